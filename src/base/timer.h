@@ -1,0 +1,19 @@
+// Wall-clock seconds from a monotonic clock.
+#pragma once
+
+#include <chrono>
+
+namespace lh {
+
+class Timer {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  void restart() { start_ = std::chrono::steady_clock::now(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace lh

@@ -1,0 +1,136 @@
+#include "runtime/arena.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+#include "base/math.h"
+#include "base/text.h"
+#include "runtime/memory_counters.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define LH_PLAIN_MALLOC 1  // exact-size heap blocks, so that the sanitizer sees overruns
+#endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LH_PLAIN_MALLOC 1
+#endif
+#endif
+
+namespace lh {
+namespace {
+
+/// Best-fit allocator over one reserved address range; free neighbours merge.
+class Arena {
+ public:
+  /// nullptr when neither the range nor the system has room.
+  void* allocate(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    if (base_ == nullptr && !reserve()) return nullptr;
+    auto fit = by_size_.lower_bound({bytes, 0});
+    if (fit == by_size_.end()) return nullptr;
+    const auto [size, offset] = *fit;
+    erase(offset, size);
+    if (size > bytes) insert(offset + bytes, size - bytes);
+    return base_ + offset;
+  }
+
+  void release(void* pointer, size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    size_t offset = static_cast<size_t>(static_cast<char*>(pointer) - base_);
+    auto next = by_offset_.lower_bound(offset);
+    if (next != by_offset_.end() && next->first == offset + bytes) {
+      bytes += next->second;
+      const auto [next_offset, next_size] = *next++;
+      erase(next_offset, next_size);
+    }
+    if (next != by_offset_.begin()) {
+      const auto [prev_offset, prev_size] = *std::prev(next);
+      if (prev_offset + prev_size == offset) {
+        erase(prev_offset, prev_size);
+        offset = prev_offset;
+        bytes += prev_size;
+      }
+    }
+    insert(offset, bytes);
+  }
+
+ private:
+  /// Reserves addresses, not memory: pages are committed when first touched. Four times the
+  /// physical memory leaves room for fragmentation; less is taken where limits forbid it.
+  bool reserve() {
+    const auto physical =
+        static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    for (size_t size = static_cast<size_t>(round_up(static_cast<int64_t>(4 * physical), kHuge));
+         size >= kHuge; size = static_cast<size_t>(round_up(static_cast<int64_t>(size / 2), kHuge))) {
+      void* range = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (range != MAP_FAILED) {
+        madvise(range, size, MADV_HUGEPAGE);
+        base_ = static_cast<char*>(range);
+        insert(0, size);
+        return true;
+      }
+      if (size == kHuge) break;
+    }
+    return false;
+  }
+
+  void insert(size_t offset, size_t size) {
+    by_offset_.emplace(offset, size);
+    by_size_.emplace(size, offset);
+  }
+  void erase(size_t offset, size_t size) {
+    by_offset_.erase(offset);
+    by_size_.erase({size, offset});
+  }
+
+  static constexpr int64_t kHuge = int64_t{2} << 20;
+  std::mutex mutex_;
+  char* base_ = nullptr;
+  std::map<size_t, size_t> by_offset_;           // free blocks: offset -> size
+  std::set<std::pair<size_t, size_t>> by_size_;  // the same: (size, offset), lowest address first
+};
+
+Arena& arena() {
+  static auto* instance = new Arena;  // outlives every static tensor
+  return *instance;
+}
+
+size_t padded(size_t bytes) {
+  return static_cast<size_t>(
+      round_up(static_cast<int64_t>(bytes == 0 ? 1 : bytes), kTensorAlignment));
+}
+
+}  // namespace
+
+void* cpu_allocate(size_t bytes, MemoryOwner owner) {
+#ifdef LH_PLAIN_MALLOC
+  void* pointer = nullptr;
+  if (posix_memalign(&pointer, kTensorAlignment, bytes == 0 ? 1 : bytes) != 0) pointer = nullptr;
+#else
+  void* pointer = arena().allocate(padded(bytes));
+#endif
+  if (pointer == nullptr)
+    fail("out of memory: {} requested for {}\n{}", format_bytes(static_cast<double>(bytes)),
+         memory_owner_name(owner), memory_report().table());
+  count_allocation(owner, static_cast<int64_t>(bytes));
+  return pointer;
+}
+
+void cpu_free(void* pointer, size_t bytes, MemoryOwner owner) noexcept {
+#ifdef LH_PLAIN_MALLOC
+  std::free(pointer);
+#else
+  arena().release(pointer, padded(bytes));
+#endif
+  count_allocation(owner, -static_cast<int64_t>(bytes));
+}
+
+}  // namespace lh

@@ -1,0 +1,4 @@
+// The longhand binary: everything happens in src/cli.
+int main() {
+  return 0;
+}
