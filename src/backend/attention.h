@@ -1,0 +1,48 @@
+// Softmax attention over packed sequences, tiled as in FlashAttention (Dao et al. 2022): memory is
+// O(tokens), never tokens x tokens.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tensor/dispatch.h"
+#include "tensor/tensor.h"
+
+namespace lh {
+
+/// A run of queries that sees one run of keys. In training both are the same document; when
+/// decoding, or under context parallelism, the queries begin `query_offset` positions after the
+/// first key.
+struct AttentionSegment {
+  int64_t query_begin = 0, query_length = 0;  // rows of q
+  int64_t key_begin = 0, key_length = 0;      // rows of k and v
+  int64_t query_offset = 0;                   // position of the first query minus that of first key
+};
+
+/// Query at position i sees key at position j (both relative to the segment's first key) when
+/// j <= i and (window == 0 or i - j < window or j < sinks).
+struct AttentionMask {
+  int64_t window = 0;  // 0: unlimited; else counts the current token
+  int64_t sinks = 0;   // first tokens of a segment that stay visible beyond the window
+};
+
+struct AttentionPlan {
+  std::vector<AttentionSegment> segments;
+  AttentionMask mask;
+  double scale = 1;  // of q k^T, usually 1 / sqrt(head_dim)
+};
+
+}  // namespace lh
+
+LH_BACKENDS(
+    /// q, out [nq, heads, d], k, v [nk, kv_heads, d] (v may have another d); heads is a multiple of
+    /// kv_heads (query head h reads kv head h / (heads / kv_heads)); inner two dimensions contiguous,
+    /// any row stride. lse [nq, heads] f32 (f64 for f64): log-sum-exp of the scaled scores, -inf
+    /// for a row that sees nothing, whose output is 0. Rows outside every segment are written 0.
+    void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
+                           const AttentionPlan& plan, Tensor& out, Tensor& lse);
+    /// Gradients from the saved out and lse (recomputation of the scores by tiles).
+    /// dq like q, dk and dv like k and v, all written. Deterministic.
+    void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
+                            const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,
+                            Tensor& dq, Tensor& dk, Tensor& dv);)

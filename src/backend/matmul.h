@@ -1,0 +1,15 @@
+// Matrix products. Dense GEMM goes to the vendor library (oneDNN or Eigen on the CPU).
+#pragma once
+
+#include "tensor/dispatch.h"
+#include "tensor/tensor.h"
+
+LH_BACKENDS(
+    /// c = op(a) op(b) + (accumulate ? c : 0), op = transpose when the flag is set.
+    /// a [m, k] (or [k, m] when trans_a), b [k, n] (or [n, k]), c [m, n]; inner stride 1, any row
+    /// stride. a and b share a dtype (f32, bf16, f64); c is that dtype or, for bf16, f32. Sums in
+    /// f32 (f64 for f64).
+    void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
+              bool accumulate);
+    /// y[r, n] = x[r, k] w[n, k]^T for a few rows r (decoding): one pass over w at memory speed.
+    void gemv(const Tensor& x, const Tensor& w, Tensor& y);)
