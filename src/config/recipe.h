@@ -1,0 +1,365 @@
+// A recipe: one complete training run, typed. The structs below are the schema; config/load.h
+// reads and prints them. Numbers carry their unit in the name (tokens, steps).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/field.h"
+#include "config/model_config.h"
+
+namespace lh {
+
+struct RunConfig {
+  std::string name = "unnamed";
+  int64_t seed = 1;
+  std::string device = "auto";  // auto | cpu | cuda
+  int64_t threads = 0;          // 0: all cores
+  std::string out_dir;          // "": runs/<name>
+
+  bool operator==(const RunConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+/// One source of the training mixture.
+struct DataSource {
+  std::string path;   // a token shard, or a glob of shards
+  double weight = 1;  // share of tokens, relative to the other sources
+
+  bool operator==(const DataSource&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct DataConfig {
+  std::vector<DataSource> train;
+  std::vector<std::string> valid;   // shards or globs; empty: no evaluation
+  std::string tokenizer = "bytes";  // "bytes" or the path of a tokenizer.json
+  int64_t seq_tokens = 1024;
+  bool shuffle = true;
+  int64_t prefetch_batches = 4;
+
+  bool operator==(const DataConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+/// Muon for hidden matrices. Its momentum is M = mu M + (1 - mu) G; the form without (1 - mu)
+/// differs only by a factor that the orthogonalisation removes, so it is no option.
+struct MuonConfig {
+  double learning_rate = 0;  // 0: optim.learning_rate
+  double momentum = 0.95;
+  bool nesterov = true;
+  std::string newton_schulz = "keller";  // keller | tilde
+  int64_t newton_schulz_steps = 0;       // 0: the variant's own, 5 or 12
+  std::string scaling = "moonlight";     // keller | moonlight
+
+  /// newton_schulz_steps with 0 replaced by the variant's own number.
+  int64_t resolved_steps() const;
+
+  bool operator==(const MuonConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+/// Settings for the parameters whose name matches; the last matching group wins, key by key.
+struct ParamGroupConfig {
+  std::string pattern;  // glob on the parameter's full name: * and ?
+  std::optional<double> lr_multiplier;
+  std::optional<double> weight_decay;
+  std::optional<bool> freeze;
+
+  bool operator==(const ParamGroupConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct OptimConfig {
+  std::string kind = "adamw";  // adamw | muon
+  double learning_rate = 3e-4;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip_norm = 1;  // 0: no clipping
+  MuonConfig muon;
+  std::vector<ParamGroupConfig> groups;
+
+  bool operator==(const OptimConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct ScheduleConfig {
+  int64_t steps = 0;
+  int64_t batch_tokens = 0;  // all accumulation steps and all processes together
+  int64_t warmup_steps = 0;
+  std::string kind = "cosine";         // constant | cosine | wsd
+  int64_t decay_steps = 0;             // wsd only
+  std::string decay_shape = "linear";  // linear | 1-sqrt | exponential, wsd only
+  double final_lr_fraction = 0.1;
+
+  bool operator==(const ScheduleConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct ParallelConfig {
+  int64_t data = 1;
+  int64_t context = 1;
+
+  bool operator==(const ParallelConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct PrecisionConfig {
+  std::string compute = "auto";    // auto | fp32 | bf16
+  std::string recompute = "none";  // none | block
+  int64_t micro_batch_tokens = 0;  // 0: the whole batch at once
+
+  bool operator==(const PrecisionConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct CheckpointConfig {
+  int64_t every_steps = 0;  // 0: only at the end and on SIGTERM/SIGINT
+  int64_t keep_last = 2;
+  bool keep_best = true;
+  std::string folder = "checkpoints";
+
+  bool operator==(const CheckpointConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct EvalConfig {
+  int64_t every_steps = 0;  // 0: only at the end
+  int64_t tokens = 0;       // 0: all of data.valid
+  int64_t sample_every_steps = 0;
+  std::string prompt;
+  int64_t sample_tokens = 64;
+
+  bool operator==(const EvalConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct LogConfig {
+  int64_t every_steps = 1;
+  std::string metrics_file = "metrics.jsonl";
+
+  bool operator==(const LogConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+struct Recipe {
+  RunConfig run;
+  ModelConfig model;
+  DataConfig data;
+  OptimConfig optim;
+  ScheduleConfig schedule;
+  ParallelConfig parallel;
+  PrecisionConfig precision;
+  CheckpointConfig checkpoint;
+  EvalConfig eval;
+  LogConfig log;
+
+  /// run.out_dir, or runs/<name>.
+  std::string run_folder() const;
+  /// checkpoint.folder below run_folder() unless it is absolute.
+  std::string checkpoint_folder() const;
+  /// log.metrics_file below run_folder() unless it is absolute.
+  std::string metrics_path() const;
+  /// Tokens of one forward and backward; schedule.batch_tokens is a multiple of it.
+  int64_t micro_batch_tokens() const;
+  /// Micro batches per optimizer step.
+  int64_t accumulation_steps() const;
+
+  bool operator==(const Recipe&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
+template <typename Visitor, typename Self>
+void RunConfig::visit(Visitor& v, Self& self) {
+  v.field("name", self.name, Doc{"name of the run, in logs and in the default out_dir"},
+          not_empty());
+  v.field("seed", self.seed, Doc{"seed of weights, data order and samples"}, at_least(0));
+  v.field("device", self.device, Doc{"where to compute; auto: cuda if usable, else cpu"},
+          one_of({"auto", "cpu", "cuda"}));
+  v.field("threads", self.threads, Doc{"CPU threads; 0: all cores", "threads"}, between(0, 4096));
+  v.field("out_dir", self.out_dir,
+          Doc{"folder for everything the run writes; empty: runs/<run.name>"}, Rule{});
+}
+
+template <typename Visitor, typename Self>
+void DataSource::visit(Visitor& v, Self& self) {
+  v.field("path", self.path, Doc{"token shard (.h5) or glob of shards"}, not_empty());
+  v.field("weight", self.weight, Doc{"share of tokens, relative to the other sources"}, positive());
+}
+
+template <typename Visitor, typename Self>
+void DataConfig::visit(Visitor& v, Self& self) {
+  v.field("train", self.train, Doc{"sources of the training mixture"}, not_empty());
+  v.field("valid", self.valid, Doc{"held-out token shards or globs; empty: no evaluation"}, Rule{});
+  v.field("tokenizer", self.tokenizer, Doc{"path of a tokenizer.json, or 'bytes'"}, not_empty());
+  v.field("seq_tokens", self.seq_tokens,
+          Doc{"length of a packed sequence; longer documents are cut", "tokens"}, positive());
+  v.field("shuffle", self.shuffle,
+          Doc{"visit documents in an order drawn from run.seed, new in each epoch"}, Rule{});
+  v.field("prefetch_batches", self.prefetch_batches,
+          Doc{"batches read ahead by a thread; 0: read in the step", "batches"}, between(0, 1024));
+}
+
+template <typename Visitor, typename Self>
+void MuonConfig::visit(Visitor& v, Self& self) {
+  v.field("learning_rate", self.learning_rate,
+          Doc{"peak learning rate of Muon's matrices; 0: optim.learning_rate"}, at_least(0));
+  v.field("momentum", self.momentum, Doc{"mu in M = mu M + (1 - mu) G"}, below(0, 1));
+  v.field("nesterov", self.nesterov,
+          Doc{"orthogonalise (1 - mu) G + mu M instead of the momentum M itself"}, Rule{});
+  v.field("newton_schulz", self.newton_schulz,
+          Doc{"iteration X = a X + (b A + c A^2) X with A = X X^T: keller is (3.4445, -4.7750, "
+              "2.0315), rough in 5 steps; tilde is (2, -1.5, 0.5), to bf16 precision in 12"},
+          one_of({"keller", "tilde"}));
+  v.field("newton_schulz_steps", self.newton_schulz_steps,
+          Doc{"iterations; 0: the variant's own (5 or 12)", "iterations"}, between(0, 64));
+  v.field("scaling", self.scaling,
+          Doc{"factor on the orthogonal update: keller is sqrt(max(1, rows / cols)); moonlight is "
+              "0.2 sqrt(max(rows, cols)), the size of an AdamW update"},
+          one_of({"keller", "moonlight"}));
+}
+
+template <typename Visitor, typename Self>
+void ParamGroupConfig::visit(Visitor& v, Self& self) {
+  v.field("pattern", self.pattern, Doc{"glob (* and ?) on the parameter's full name"}, not_empty());
+  v.field("lr_multiplier", self.lr_multiplier, Doc{"times the learning rate; null: unchanged"},
+          at_least(0));
+  v.field("weight_decay", self.weight_decay, Doc{"replaces optim.weight_decay; null: unchanged"},
+          at_least(0));
+  v.field("freeze", self.freeze, Doc{"never update these parameters; null: unchanged"}, Rule{});
+}
+
+template <typename Visitor, typename Self>
+void OptimConfig::visit(Visitor& v, Self& self) {
+  v.field("kind", self.kind,
+          Doc{"adamw for everything; muon: hidden matrices by Muon, the rest by AdamW"},
+          one_of({"adamw", "muon"}));
+  v.field("learning_rate", self.learning_rate, Doc{"peak learning rate of AdamW"}, positive());
+  v.field("beta1", self.beta1, Doc{"AdamW: decay of the gradient's average"}, below(0, 1));
+  v.field("beta2", self.beta2, Doc{"AdamW: decay of the squared gradient's average"}, below(0, 1));
+  v.field("eps", self.eps, Doc{"AdamW: added to the root of the second moment"}, positive());
+  v.field("weight_decay", self.weight_decay,
+          Doc{"decoupled weight decay of matrices; norms and biases have none unless a group says "
+              "so"},
+          at_least(0));
+  v.field("clip_norm", self.clip_norm,
+          Doc{"largest global norm of the gradient, larger ones are scaled down; 0: no clipping"},
+          at_least(0));
+  v.field("muon", self.muon, Doc{"settings of Muon, used when kind is muon"}, Rule{});
+  v.field("groups", self.groups,
+          Doc{"exceptions by parameter name; the last group that matches wins, key by key"},
+          Rule{});
+}
+
+template <typename Visitor, typename Self>
+void ScheduleConfig::visit(Visitor& v, Self& self) {
+  v.field("steps", self.steps, Doc{"optimizer steps of the whole run", "steps"}, positive());
+  v.field("batch_tokens", self.batch_tokens,
+          Doc{"tokens of one optimizer step, over all accumulation steps and processes", "tokens"},
+          positive());
+  v.field("warmup_steps", self.warmup_steps,
+          Doc{"the learning rate rises linearly from 0 over these", "steps"}, at_least(0));
+  v.field(
+      "kind", self.kind,
+      Doc{"after warmup: constant; cosine to final_lr_fraction; wsd holds the peak, then decays "
+          "over the last decay_steps"},
+      one_of({"constant", "cosine", "wsd"}));
+  v.field("decay_steps", self.decay_steps, Doc{"wsd: length of the final decay", "steps"},
+          at_least(0));
+  v.field("decay_shape", self.decay_shape, Doc{"wsd: curve of the final decay"},
+          one_of({"linear", "1-sqrt", "exponential"}));
+  v.field("final_lr_fraction", self.final_lr_fraction,
+          Doc{"cosine, wsd: learning rate at the last step, as a share of the peak"},
+          between(0, 1));
+}
+
+template <typename Visitor, typename Self>
+void ParallelConfig::visit(Visitor& v, Self& self) {
+  v.field("data", self.data, Doc{"processes that each hold other sequences", "processes"},
+          positive());
+  v.field("context", self.context, Doc{"processes that share one sequence", "processes"},
+          positive());
+}
+
+template <typename Visitor, typename Self>
+void PrecisionConfig::visit(Visitor& v, Self& self) {
+  v.field("compute", self.compute,
+          Doc{"type of activations and matrix products; weights and optimizer state stay fp32. "
+              "auto: bf16 where the processor multiplies it natively, else fp32"},
+          one_of({"auto", "fp32", "bf16"}));
+  v.field("recompute", self.recompute,
+          Doc{"block: keep only each block's input and run its forward again in backward, for less "
+              "memory"},
+          one_of({"none", "block"}));
+  v.field("micro_batch_tokens", self.micro_batch_tokens,
+          Doc{"tokens of one forward and backward; gradients add up over schedule.batch_tokens. "
+              "0: the whole batch at once",
+              "tokens"},
+          at_least(0));
+}
+
+template <typename Visitor, typename Self>
+void CheckpointConfig::visit(Visitor& v, Self& self) {
+  v.field("every_steps", self.every_steps,
+          Doc{"save this often; 0: only at the end and when told to stop", "steps"}, at_least(0));
+  v.field("keep_last", self.keep_last, Doc{"newest checkpoints to keep", "checkpoints"},
+          at_least(1));
+  v.field("keep_best", self.keep_best,
+          Doc{"also keep the checkpoint with the lowest validation loss"}, Rule{});
+  v.field("folder", self.folder, Doc{"where, below run.out_dir unless absolute"}, not_empty());
+}
+
+template <typename Visitor, typename Self>
+void EvalConfig::visit(Visitor& v, Self& self) {
+  v.field("every_steps", self.every_steps,
+          Doc{"evaluate on data.valid this often; 0: only at the end", "steps"}, at_least(0));
+  v.field("tokens", self.tokens, Doc{"held-out tokens per evaluation; 0: all", "tokens"},
+          at_least(0));
+  v.field("sample_every_steps", self.sample_every_steps,
+          Doc{"print a generated sample this often; 0: only at the end", "steps"}, at_least(0));
+  v.field("prompt", self.prompt, Doc{"text the samples continue; empty: a document's start"},
+          Rule{});
+  v.field("sample_tokens", self.sample_tokens, Doc{"length of a sample; 0: no samples", "tokens"},
+          at_least(0));
+}
+
+template <typename Visitor, typename Self>
+void LogConfig::visit(Visitor& v, Self& self) {
+  v.field("every_steps", self.every_steps, Doc{"one line of metrics per this many steps", "steps"},
+          positive());
+  v.field("metrics_file", self.metrics_file,
+          Doc{"JSON lines of metrics, below run.out_dir unless absolute"}, not_empty());
+}
+
+template <typename Visitor, typename Self>
+void Recipe::visit(Visitor& v, Self& self) {
+  v.field("run", self.run, Doc{"identity of the run and the machine it uses"}, Rule{});
+  v.field("model", self.model, Doc{"shape of the decoder"}, Rule{});
+  v.field("data", self.data, Doc{"what it learns from"}, Rule{});
+  v.field("optim", self.optim, Doc{"how gradients become updates"}, Rule{});
+  v.field("schedule", self.schedule, Doc{"how long, in what batches, at what rate"}, Rule{});
+  v.field("parallel", self.parallel, Doc{"how many processes share the work"}, Rule{});
+  v.field("precision", self.precision, Doc{"number types and memory against time"}, Rule{});
+  v.field("checkpoint", self.checkpoint, Doc{"what is saved, and when"}, Rule{});
+  v.field("eval", self.eval, Doc{"held-out loss and samples"}, Rule{});
+  v.field("log", self.log, Doc{"metrics while it runs"}, Rule{});
+}
+
+}  // namespace lh
