@@ -68,6 +68,8 @@ class Tensor {
   int64_t numel() const { return shape_.numel(); }
   size_t bytes() const { return static_cast<size_t>(numel()) * dtype_size(dtype_); }
   bool is_contiguous() const;
+  /// True when no other handle or view keeps this storage, so that it may be overwritten.
+  bool is_sole_owner() const { return storage_.use_count() == 1; }
   bool shares_storage(const Tensor& other) const { return storage_ == other.storage_; }
 
   /// Pointer to the first element; throws when T is not the dtype.

@@ -1,0 +1,16 @@
+// Softmax attention over packed sequences.
+#pragma once
+
+#include <memory>
+
+#include "autograd/variable.h"
+#include "backend/attention.h"
+
+namespace lh {
+
+/// q [nq, heads, d], k, v [nk, kv_heads, d] -> [nq, heads, d_v]. The plan says which rows see
+/// which (backend/attention.h); it is shared by the layers of a step and kept for backward.
+Variable attention(const Variable& q, const Variable& k, const Variable& v,
+                   std::shared_ptr<const AttentionPlan> plan);
+
+}  // namespace lh
