@@ -1,0 +1,78 @@
+// A pre-norm decoder-only transformer whose token mixers are chosen per layer.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "config/model_config.h"
+#include "mixers/mixer.h"
+#include "nn/layers.h"
+#include "ops/linear_cross_entropy.h"
+
+namespace lh {
+
+/// x + s mixer(norm(x)), then x + s mlp(norm(x)); s = scale_depth / sqrt(layers) or 1.
+class Block {
+ public:
+  Block(const ModelConfig& model, int64_t layer, ParameterStore& store,
+        std::shared_ptr<const RopeTable> rope);
+  Variable forward(const Variable& x, const SequenceLayout& layout) const;
+  Variable forward_cached(const Variable& x, const SequenceLayout& rows, MixerCache& cache) const;
+  const TokenMixer& mixer() const { return *mixer_; }
+
+ private:
+  Variable feed_forward(const Variable& x) const;
+
+  RmsNorm input_norm_, post_norm_;
+  std::unique_ptr<TokenMixer> mixer_;
+  SwigluMlp mlp_;
+  double residual_scale_;
+};
+
+/// What generation keeps of one sequence: one cache per layer.
+struct DecoderCache {
+  std::vector<std::unique_ptr<MixerCache>> layers;
+  int64_t length = 0;      // tokens seen
+  int64_t max_tokens = 0;  // and the most there may be
+  int64_t bytes() const;
+};
+
+class Decoder {
+ public:
+  /// compute: f32, bf16 or f64 (parameter.h). Parameters are drawn from the seed. config.vocab_size
+  /// must be set.
+  Decoder(const ModelConfig& config, DType compute, uint64_t seed, Device device = kCpuDevice);
+
+  /// tokens [N] i32 -> final normed hidden states [N, D]. recompute keeps only block inputs.
+  Variable forward(const Tensor& tokens, const SequenceLayout& layout, bool recompute = false) const;
+
+  /// Cross-entropy of the next tokens; targets [N] i32, -1 where there is none.
+  LinearCrossEntropy loss(const Tensor& tokens, const Tensor& targets, const SequenceLayout& layout,
+                          bool recompute = false) const;
+
+  /// Logits [N, vocab] of hidden states, in the compute dtype. For few rows: nothing is chunked.
+  Tensor logits(const Variable& hidden) const;
+
+  DecoderCache make_cache(int64_t max_tokens) const;
+  /// Feeds tokens [n] after those in the cache and returns logits [vocab] (f32 or f64) for the next.
+  Tensor next_logits(const Tensor& tokens, DecoderCache& cache) const;
+
+  /// Forward arithmetic of a step (multiply-adds counted twice), head included, embeddings not.
+  double forward_flops(const SequenceLayout& layout) const;
+
+  ParameterStore& parameters() { return store_; }
+  const ParameterStore& parameters() const { return store_; }
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  const Parameter& head() const { return head_ == nullptr ? *embedding_ : *head_; }
+
+  ModelConfig config_;
+  ParameterStore store_;
+  Parameter* embedding_;
+  std::vector<Block> blocks_;
+  std::unique_ptr<RmsNorm> norm_;
+  Parameter* head_ = nullptr;  // nullptr: tied to the embedding
+};
+
+}  // namespace lh
