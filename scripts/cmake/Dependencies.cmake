@@ -14,6 +14,7 @@ find_package(doctest QUIET)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 
 # Debian's dnnl-config.cmake demands OpenCL headers that the CPU engine never uses, so the
 # library is looked up by name. Without it the CPU backend multiplies through Eigen.
