@@ -1,0 +1,23 @@
+// A batch as the tensors a model reads.
+#pragma once
+
+#include "data/batcher.h"
+#include "mixers/sequence_layout.h"
+#include "tensor/tensor.h"
+
+namespace lh {
+
+struct BatchTensors {
+  Tensor tokens;   // [N] i32
+  Tensor targets;  // [N] i32, -1 where there is none
+  SequenceLayout layout;
+
+  static BatchTensors from(const Batch& batch) {
+    const MemoryScope scope(MemoryOwner::kData);
+    const auto rows = static_cast<int64_t>(batch.tokens.size());
+    return {Tensor::from(batch.tokens, {rows}), Tensor::from(batch.targets, {rows}),
+            SequenceLayout::packed(batch.segment_offsets)};
+  }
+};
+
+}  // namespace lh

@@ -1,0 +1,65 @@
+#include "train/evaluate.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <numbers>
+
+#include "base/timer.h"
+#include "train/batch_tensors.h"
+
+namespace lh {
+
+double EvalResult::perplexity() const {
+  return std::exp(loss);
+}
+
+EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int64_t sequences,
+                    const std::function<bool()>& stop,
+                    const std::function<void(double)>& progress) {
+  const Timer timer;
+  const GradMode off(false);
+  constexpr int kBuckets = 48;
+  std::array<double, kBuckets> sums{};
+  std::array<int64_t, kBuckets> counts{};
+  double total = 0, bytes = 0;
+  EvalResult result;
+  for (int64_t first = 0; first < batches.sequences(); first += sequences) {
+    if (stop && stop()) break;
+    const Batch batch =
+        batches.make_batch(first, std::min(sequences, batches.sequences() - first));
+    const BatchTensors tensors = BatchTensors::from(batch);
+    const Tensor losses =
+        model.loss(tensors.tokens, tensors.targets, tensors.layout).losses;
+    const auto values = losses.span<float>();
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (batch.targets[i] < 0) continue;
+      // Position p has p + 1 tokens of context; bucket b holds contexts of [2^b, 2^(b+1)).
+      const int bucket = std::bit_width(static_cast<uint32_t>(batch.positions[i]) + 1u) - 1;
+      sums[static_cast<size_t>(bucket)] += values[i];
+      ++counts[static_cast<size_t>(bucket)];
+      total += values[i];
+    }
+    result.targets += batch.valid_targets;
+    bytes += batch.target_bytes;
+    if (progress) progress(static_cast<double>(first) / static_cast<double>(batches.sequences()));
+  }
+  if (result.targets == 0) fail("evaluation saw no token with a target: the data is empty");
+  result.loss = total / static_cast<double>(result.targets);
+  // Exact when everything was seen; a stopped evaluation knows the bytes of what it saw.
+  result.text_bytes = result.targets == batches.valid_targets() ? batches.text_bytes()
+                                                                : std::llround(bytes);
+  result.bits_per_byte =
+      total / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(result.text_bytes, 1));
+  for (int b = 0; b < kBuckets; ++b)
+    if (counts[static_cast<size_t>(b)] > 0)
+      result.by_position.push_back({int64_t{1} << b, int64_t{2} << b,
+                                    sums[static_cast<size_t>(b)] /
+                                        static_cast<double>(counts[static_cast<size_t>(b)]),
+                                    counts[static_cast<size_t>(b)]});
+  result.seconds = timer.seconds();
+  return result;
+}
+
+}  // namespace lh

@@ -1,0 +1,45 @@
+#include "train/generate.h"
+
+#include "base/timer.h"
+
+namespace lh {
+
+GenerateResult generate(const Decoder& model, const Tokenizer& tokenizer, const std::string& prompt,
+                        const GenerateOptions& options,
+                        const std::function<bool(const std::string& text)>& on_text) {
+  check_sampling(options.sampling);
+  std::vector<TokenId> tokens;
+  tokenizer.encode(prompt, tokens);
+  // Documents follow an end-of-text token in training, so it also begins one.
+  if (tokens.empty()) tokens.push_back(tokenizer.end_of_text().value_or(0));
+  GenerateResult result;
+  result.prompt_tokens = static_cast<int64_t>(tokens.size());
+  const int64_t longest = result.prompt_tokens + options.max_tokens;
+  if (longest > model.config().max_position)
+    fail<ConfigError>("{} prompt tokens and {} new ones exceed the model's max_position {}",
+                      result.prompt_tokens, options.max_tokens, model.config().max_position);
+
+  DecoderCache cache = model.make_cache(longest);
+  result.cache_bytes = cache.bytes();
+  Philox random(options.seed);
+  StreamDecoder text(tokenizer);
+  Timer timer;
+  Tensor input = Tensor::from(tokens, {result.prompt_tokens});
+  for (int64_t made = 0; made < options.max_tokens; ++made) {
+    const Tensor logits = model.next_logits(input, cache);
+    if (made == 0) {
+      result.prompt_seconds = timer.seconds();
+      timer.restart();
+    }
+    const TokenId next = sample_token(logits.span<float>(), options.sampling, random);
+    result.tokens.push_back(next);
+    result.decode_seconds = timer.seconds();
+    if (options.stop_at_end_of_text && tokenizer.end_of_text() == next) break;
+    if (!on_text(text.push(next))) return result;
+    input = Tensor::from(std::vector<TokenId>{next}, {1});
+  }
+  on_text(text.finish());
+  return result;
+}
+
+}  // namespace lh

@@ -1,0 +1,76 @@
+#include "train/metrics.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/text.h"
+
+namespace lh {
+
+std::string StepMetrics::console_line() const {
+  std::string line = fmt::format(
+      "step {}/{}  loss {:.4f}  grad {:.3f}  lr {:.2e}  {} tok/s", step, steps, loss, grad_norm,
+      learning_rate, format_count(tokens_per_second));
+  if (peak_share > 0) line += fmt::format("  {:.0f}% of peak", 100 * peak_share);
+  return line + fmt::format("  {}  left {}", format_bytes(static_cast<double>(memory_bytes)),
+                            format_duration(eta_seconds));
+}
+
+MetricsFile::MetricsFile(std::filesystem::path path, int64_t keep_through)
+    : path_(std::move(path)) {
+  std::filesystem::create_directories(path_.parent_path());
+  std::string kept;
+  if (keep_through > 0 && std::filesystem::exists(path_)) {
+    const std::string earlier = read_file(path_);
+    for (size_t begin = 0; begin < earlier.size();) {
+      const size_t end = earlier.find('\n', begin);
+      if (end == std::string::npos) break;  // a line cut by a crash
+      const std::string text = earlier.substr(begin, end - begin);
+      const auto record = nlohmann::json::parse(text, nullptr, false);
+      if (record.is_object() && record.value("step", int64_t{0}) <= keep_through)
+        kept += text + "\n";
+      begin = end + 1;
+    }
+  }
+  write_file_atomically(path_, kept);
+  file_.open(path_, std::ios::app);
+  if (!file_) fail<IoError>("cannot append to {}", path_.string());
+}
+
+void MetricsFile::line(const std::string& text) {
+  file_ << text << '\n' << std::flush;
+  if (!file_) fail<IoError>("cannot write {}: is the disk full?", path_.string());
+}
+
+void MetricsFile::write(const StepMetrics& m) {
+  line(nlohmann::ordered_json{{"kind", "train"},
+                              {"step", m.step},
+                              {"tokens", m.tokens},
+                              {"loss", m.loss},
+                              {"grad_norm", m.grad_norm},
+                              {"learning_rate", m.learning_rate},
+                              {"tokens_per_second", m.tokens_per_second},
+                              {"peak_share", m.peak_share},
+                              {"data_wait_seconds", m.data_wait_seconds},
+                              {"memory_bytes", m.memory_bytes}}
+           .dump());
+}
+
+void MetricsFile::write(int64_t step, const EvalResult& result) {
+  nlohmann::ordered_json buckets = nlohmann::ordered_json::array();
+  for (const auto& bucket : result.by_position)
+    buckets.push_back({{"context", bucket.begin}, {"loss", bucket.loss}});
+  line(nlohmann::ordered_json{{"kind", "eval"},
+                              {"step", step},
+                              {"loss", result.loss},
+                              {"perplexity", result.perplexity()},
+                              {"bits_per_byte", result.bits_per_byte},
+                              {"targets", result.targets},
+                              {"by_position", buckets}}
+           .dump());
+}
+
+}  // namespace lh
