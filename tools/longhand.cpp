@@ -1,4 +1,6 @@
 // The longhand binary: everything happens in src/cli.
-int main() {
-  return 0;
+#include "cli/app.h"
+
+int main(int argc, char** argv) {
+  return lh::run_app(argc, argv);
 }

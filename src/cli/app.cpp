@@ -1,0 +1,180 @@
+#include "cli/app.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <new>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/commands.h"
+
+namespace lh {
+namespace {
+
+constexpr const char* kFooter =
+    "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM or SIGINT after\n"
+    "saving (run again with --resume).\n"
+    "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
+    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS.";
+
+/// What the chosen subcommand does; set while parsing, run after.
+using Action = std::function<int()>;
+
+void add_train(CLI::App& app, Action& action) {
+  auto args = std::make_shared<TrainArguments>();
+  CLI::App* command = app.add_subcommand("train", "Run a training recipe");
+  command->add_option("recipe", args->recipe, "Recipe YAML file");
+  command->add_option("--set", args->sets, "Override one key: --set optim.learning_rate=1e-3")
+      ->type_name("KEY=VALUE");
+  command->add_flag("--resume", args->resume, "Go on from the newest checkpoint of the run, if any");
+  command->add_option("--replay", args->replay,
+                      "Run the step of a bundle again that a non-finite value left behind");
+  command->callback([args, &action] {
+    if (args->recipe.empty() == args->replay.empty())
+      throw ConfigError("train: expected a recipe file or --replay BUNDLE");
+    action = [args] { return train_command(*args); };
+  });
+}
+
+void add_eval(CLI::App& app, Action& action) {
+  auto args = std::make_shared<EvalArguments>();
+  CLI::App* command =
+      app.add_subcommand("eval", "Loss, perplexity and bits per byte of a checkpoint");
+  command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")->required();
+  command->add_option("--data", args->data, "Token shards (default: the recipe's data.valid)");
+  command->add_option("--tokens", args->tokens, "At most this many tokens (0: all)");
+  command->add_option("--threads", args->threads, "Threads (0: all cores)");
+  command->callback([args, &action] { action = [args] { return eval_command(*args); }; });
+}
+
+void add_generate(CLI::App& app, Action& action) {
+  auto args = std::make_shared<GenerateArguments>();
+  CLI::App* command = app.add_subcommand("generate", "Continue a prompt");
+  command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")->required();
+  command->add_option("--prompt", args->prompt, "Text to continue (default: start a document)");
+  command->add_option("--tokens", args->tokens, "New tokens at most")->capture_default_str();
+  command->add_option("--temperature", args->temperature, "0: the most likely token")
+      ->capture_default_str();
+  command->add_option("--top-k", args->top_k, "Keep the k most likely (0: all)")
+      ->capture_default_str();
+  command->add_option("--top-p", args->top_p, "Keep the smallest set of this probability")
+      ->capture_default_str();
+  command->add_option("--seed", args->seed, "Random seed")->capture_default_str();
+  command->add_option("--threads", args->threads, "Threads (0: all cores)");
+  command->add_flag("--ignore-end", args->ignore_end, "Go on after the end of a document");
+  command->callback([args, &action] { action = [args] { return generate_command(*args); }; });
+}
+
+void add_data(CLI::App& app, Action& action) {
+  CLI::App* data = app.add_subcommand("data", "Prepare and look at training data");
+  data->require_subcommand(1);
+
+  auto prepare = std::make_shared<PrepareArguments>();
+  CLI::App* command = data->add_subcommand("prepare", "Text, JSONL or .gz to token shards");
+  command->add_option("inputs", prepare->inputs, "Files, globs, or - for stdin")->required();
+  command->add_option("--output", prepare->output, "Shard to write (.h5)")->required();
+  command->add_option("--valid-output", prepare->valid_output, "Shard for held-out documents");
+  command->add_option("--valid-fraction", prepare->valid_fraction, "Share of documents held out");
+  command->add_option("--valid-last-bytes", prepare->valid_last_bytes,
+                      "Or hold out this much of the end of the text");
+  command->add_option("--tokenizer", prepare->tokenizer, "tokenizer.json, or bytes")
+      ->capture_default_str();
+  command->add_option("--field", prepare->field, "JSONL: the key that holds the text")
+      ->capture_default_str();
+  command->add_option("--split", prepare->split, "Plain text: what ends a document")
+      ->check(CLI::IsMember({"file", "blank-lines", "separator"}))
+      ->capture_default_str();
+  command->add_option("--blank-lines", prepare->blank_lines,
+                      "With --split blank-lines: at least so many in a row")
+      ->capture_default_str();
+  command->add_option("--separator", prepare->separator,
+                      "With --split separator: the string (\\n and \\t are understood)");
+  command->add_flag("--skip-bad-lines", prepare->skip_bad_lines, "JSONL: skip and count bad lines");
+  command->add_option("--threads", prepare->threads, "Threads (0: all cores)");
+  command->callback(
+      [prepare, &action] { action = [prepare] { return data_prepare_command(*prepare); }; });
+
+  auto shard = std::make_shared<std::string>();
+  auto samples = std::make_shared<int64_t>(3);
+  auto verify = std::make_shared<bool>(false);
+  command = data->add_subcommand("inspect", "Counts, length histogram and samples of a shard");
+  command->add_option("shard", *shard, "Token shard (.h5)")->required();
+  command->add_option("--samples", *samples, "Documents to print")->capture_default_str();
+  command->add_flag("--verify", *verify, "Read everything and check the digest");
+  command->callback([=, &action] {
+    action = [=] { return data_inspect_command(*shard, *samples, *verify); };
+  });
+
+  auto train = std::make_shared<TrainTokenizerArguments>();
+  command = data->add_subcommand("train-tokenizer", "Learn a byte-level BPE tokenizer");
+  command->add_option("inputs", train->inputs, "Files, globs, or - for stdin")->required();
+  command->add_option("--output", train->output, "tokenizer.json to write")->required();
+  command->add_option("--vocab-size", train->vocab_size, "Tokens")->capture_default_str();
+  command->add_option("--pattern", train->pattern, "Split pattern: gpt2, llama3 or qwen2")
+      ->capture_default_str();
+  command->add_option("--threads", train->threads, "Threads (0: all cores)");
+  command->callback(
+      [train, &action] { action = [train] { return train_tokenizer_command(*train); }; });
+}
+
+void add_recipe(CLI::App& app, Action& action) {
+  CLI::App* recipe = app.add_subcommand("recipe", "Explain and check recipes");
+  recipe->require_subcommand(1);
+
+  auto key = std::make_shared<std::string>();
+  CLI::App* command =
+      recipe->add_subcommand("explain", "Every key: type, default, units and meaning");
+  command->add_option("key", *key, "One key or section, e.g. optim.learning_rate");
+  command->callback([key, &action] { action = [key] { return recipe_explain_command(*key); }; });
+
+  auto path = std::make_shared<std::string>();
+  auto sets = std::make_shared<std::vector<std::string>>();
+  auto dump = std::make_shared<bool>(false);
+  command = recipe->add_subcommand("check", "Validate a recipe and say what it would train");
+  command->add_option("recipe", *path, "Recipe YAML file")->required();
+  command->add_option("--set", *sets, "Override one key")->type_name("KEY=VALUE");
+  command->add_flag("--dump", *dump, "Print the fully resolved recipe");
+  command->callback([=, &action] {
+    action = [=] { return recipe_check_command(*path, *sets, *dump); };
+  });
+}
+
+int report(const char* kind, const std::exception& error, int code) {
+  log_error("{}{}", kind, error.what());
+  return code;
+}
+
+}  // namespace
+
+int run_app(int argc, char** argv) {
+  CLI::App app{"Longhand trains long-context language models from one YAML recipe.", "longhand"};
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "Help of every subcommand");
+  Action action;
+  add_train(app, action);
+  add_eval(app, action);
+  add_generate(app, action);
+  add_data(app, action);
+  add_recipe(app, action);
+  app.add_subcommand("doctor", "What this machine has, and what that enables")
+      ->callback([&action] { action = doctor_command; });
+  try {
+    app.parse(argc, argv);
+    return action();
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? kExitOk : kExitUsage;
+  } catch (const ConfigError& error) {
+    return report("", error, kExitUsage);
+  } catch (const std::bad_alloc& error) {
+    return report("out of memory: ", error, kExitError);
+  } catch (const std::exception& error) {
+    return report("", error, kExitError);
+  }
+}
+
+}  // namespace lh

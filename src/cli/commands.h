@@ -1,0 +1,71 @@
+// One function per subcommand; each returns an exit code or throws.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lh {
+
+struct TrainArguments {
+  std::string recipe;
+  std::vector<std::string> sets;
+  bool resume = false;
+  std::string replay;  // a bundle; recipe is then unused
+};
+int train_command(const TrainArguments& arguments);
+
+struct EvalArguments {
+  std::string checkpoint;  // a checkpoint folder, or a run folder (its newest checkpoint)
+  std::vector<std::string> data;  // shards; empty: data.valid of the checkpoint's recipe
+  int64_t tokens = 0;
+  int64_t threads = 0;
+};
+int eval_command(const EvalArguments& arguments);
+
+struct GenerateArguments {
+  std::string checkpoint;
+  std::string prompt;
+  int64_t tokens = 128;
+  double temperature = 0.8;
+  int64_t top_k = 0;
+  double top_p = 0.95;
+  uint64_t seed = 1;
+  int64_t threads = 0;
+  bool ignore_end = false;  // go on after an end-of-text token
+};
+int generate_command(const GenerateArguments& arguments);
+
+struct PrepareArguments {
+  std::vector<std::string> inputs;
+  std::string output;
+  std::string valid_output;
+  double valid_fraction = 0;
+  int64_t valid_last_bytes = 0;
+  std::string tokenizer = "bytes";
+  std::string field = "text";
+  std::string split = "file";  // file | blank-lines | separator
+  int64_t blank_lines = 1;
+  std::string separator;
+  bool skip_bad_lines = false;
+  int64_t threads = 0;
+};
+int data_prepare_command(const PrepareArguments& arguments);
+
+int data_inspect_command(const std::string& shard, int64_t samples, bool verify);
+
+struct TrainTokenizerArguments {
+  std::vector<std::string> inputs;
+  std::string output;
+  int64_t vocab_size = 8192;
+  std::string pattern = "gpt2";
+  int64_t threads = 0;
+};
+int train_tokenizer_command(const TrainTokenizerArguments& arguments);
+
+int recipe_explain_command(const std::string& key);
+int recipe_check_command(const std::string& recipe, const std::vector<std::string>& sets,
+                         bool dump);
+int doctor_command();
+
+}  // namespace lh
