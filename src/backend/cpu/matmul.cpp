@@ -1,0 +1,191 @@
+// Matrix products: oneDNN where it is built in, Eigen for f64 and as the fallback.
+#include "backend/matmul.h"
+
+#include <Eigen/Core>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "backend/elementwise.h"
+#include "runtime/cpu_info.h"
+
+#ifdef LH_WITH_ONEDNN
+#include <oneapi/dnnl/dnnl.hpp>
+#endif
+
+namespace lh::cpu {
+namespace {
+
+/// op(x) of a rank-2 tensor: logical sizes and strides after the transpose.
+struct Operand {
+  int64_t rows, cols, row_stride, col_stride;
+  Operand(const Tensor& t, bool transpose, const char* name)
+      : rows(t.size(transpose ? 1 : 0)),
+        cols(t.size(transpose ? 0 : 1)),
+        row_stride(t.strides()[transpose ? 1 : 0]),
+        col_stride(t.strides()[transpose ? 0 : 1]) {
+    LH_CHECK(t.strides()[1] == 1 || t.size(1) == 1, "[gemm] {}: inner stride must be 1, got {}",
+             name, t.strides().str());
+  }
+};
+
+template <typename T>
+using Matrix = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>,
+                          Eigen::Unaligned, Eigen::Stride<Eigen::Dynamic, 1>>;
+
+template <typename T>
+Matrix<T> matrix(const Tensor& t) {
+  return {t.data<T>(), t.size(0), t.size(1), Eigen::Stride<Eigen::Dynamic, 1>(t.strides()[0], 1)};
+}
+
+template <typename T>
+void eigen_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
+                bool accumulate) {
+  auto left = matrix<T>(a), right = matrix<T>(b), result = matrix<T>(c);
+  if (!accumulate) result.setZero();
+  if (trans_a && trans_b) result.noalias() += left.transpose() * right.transpose();
+  else if (trans_a) result.noalias() += left.transpose() * right;
+  else if (trans_b) result.noalias() += left * right.transpose();
+  else result.noalias() += left * right;
+}
+
+Tensor as_f32(const Tensor& t) {
+  Tensor wide = Tensor::empty(t.shape(), DType::kF32);
+  copy(t, wide);
+  return wide;
+}
+
+void eigen_dispatch(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
+                    bool accumulate) {
+  if (a.dtype() == DType::kF64) return eigen_gemm<double>(a, trans_a, b, trans_b, c, accumulate);
+  if (a.dtype() == DType::kF32) return eigen_gemm<float>(a, trans_a, b, trans_b, c, accumulate);
+  Tensor wide = c.dtype() == DType::kF32 ? c : as_f32(c);
+  eigen_gemm<float>(as_f32(a), trans_a, as_f32(b), trans_b, wide, accumulate);
+  if (c.dtype() == DType::kBF16) copy(wide, c);
+}
+
+#ifdef LH_WITH_ONEDNN
+
+dnnl::memory::data_type onednn_type(DType dtype) {
+  return dtype == DType::kBF16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+/// The library may use only the instructions that the rest of the backend uses.
+const dnnl::engine& onednn_engine() {
+  static const dnnl::engine engine = [] {
+    const CpuInfo& cpu = cpu_info();
+    if (cpu.simd == SimdLevel::kGeneric) dnnl::set_max_cpu_isa(dnnl::cpu_isa::sse41);
+    else if (cpu.simd == SimdLevel::kAvx2) dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx2);
+    else if (!cpu.avx512_bf16) dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core);
+    else if (!cpu.amx_bf16) dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_bf16);
+    return dnnl::engine(dnnl::engine::kind::cpu, 0);
+  }();
+  return engine;
+}
+
+struct Product {
+  dnnl::matmul primitive;
+  dnnl::memory::desc a, b, c, scratchpad;
+};
+
+using ProductKey = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,
+                              int64_t, DType, DType, bool>;
+
+Product make_product(const Operand& a, const Operand& b, const Tensor& c, DType in,
+                     bool accumulate) {
+  const auto type = onednn_type(in);
+  Product product;
+  product.a = {{a.rows, a.cols}, type, dnnl::memory::dims{a.row_stride, a.col_stride}};
+  product.b = {{b.rows, b.cols}, type, dnnl::memory::dims{b.row_stride, b.col_stride}};
+  product.c = {{a.rows, b.cols}, onednn_type(c.dtype()), dnnl::memory::dims{c.strides()[0], 1}};
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (accumulate) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+  const dnnl::matmul::primitive_desc description(
+      dnnl::matmul::desc(product.a, product.b, product.c), attributes, onednn_engine());
+  product.primitive = dnnl::matmul(description);
+  product.scratchpad = description.scratchpad_desc();
+  return product;
+}
+
+/// Primitives are compiled code: made once per shape, kept while there are not too many shapes
+/// (generation with growing caches could make new ones for ever).
+Product cached_product(const Operand& a, const Operand& b, const Tensor& c, DType in,
+                       bool accumulate) {
+  constexpr size_t kMaxCached = 512;
+  static std::mutex mutex;
+  static std::map<ProductKey, Product> cache;
+  const ProductKey key{a.rows,       a.cols,         b.cols, a.row_stride, a.col_stride,
+                       b.row_stride, b.col_stride,   c.strides()[0], in, c.dtype(), accumulate};
+  const std::lock_guard lock(mutex);
+  const auto found = cache.find(key);
+  if (found != cache.end()) return found->second;
+  if (cache.size() >= kMaxCached) cache.clear();
+  return cache.emplace(key, make_product(a, b, c, in, accumulate)).first->second;
+}
+
+void onednn_gemm(const Operand& a, const void* a_data, const Operand& b, const void* b_data,
+                 Tensor& c, DType in, bool accumulate) {
+  const Product product = cached_product(a, b, c, in, accumulate);
+  const dnnl::engine& engine = onednn_engine();
+  static thread_local dnnl::stream stream(engine);
+  const Tensor scratch =
+      Tensor::empty({static_cast<int64_t>(product.scratchpad.get_size())}, DType::kU8);
+  product.primitive.execute(
+      stream, {{DNNL_ARG_SRC, {product.a, engine, const_cast<void*>(a_data)}},
+               {DNNL_ARG_WEIGHTS, {product.b, engine, const_cast<void*>(b_data)}},
+               {DNNL_ARG_DST, {product.c, engine, c.raw()}},
+               {DNNL_ARG_SCRATCHPAD, {product.scratchpad, engine, scratch.raw()}}});
+  stream.wait();
+}
+
+#endif
+
+}  // namespace
+
+void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
+          bool accumulate) {
+  if (a.rank() != 2 || b.rank() != 2)
+    fail<ShapeError>("[gemm] expected matrices, got {} and {}", a.str(), b.str());
+  const Operand left(a, trans_a, "a"), right(b, trans_b, "b");
+  if (left.cols != right.rows || a.dtype() != b.dtype())
+    fail<ShapeError>("[gemm] a {}{} and b {}{} do not fit", a.str(), trans_a ? " transposed" : "",
+                     b.str(), trans_b ? " transposed" : "");
+  check_shape(c, {left.rows, right.cols}, "gemm", "c");
+  if (c.dtype() != a.dtype() && !(a.dtype() == DType::kBF16 && c.dtype() == DType::kF32))
+    fail<ShapeError>("[gemm] c: expected {}{}, got {}", dtype_name(a.dtype()),
+                     a.dtype() == DType::kBF16 ? " or f32" : "", c.str());
+  LH_CHECK(c.strides()[1] == 1 || c.size(1) == 1, "[gemm] c: inner stride must be 1");
+  if (c.numel() == 0) return;
+  if (left.cols == 0) {
+    if (!accumulate) fill(c, 0);
+    return;
+  }
+#ifdef LH_WITH_ONEDNN
+  const bool native_bf16 = cpu_info().avx512_bf16 || cpu_info().amx_bf16;
+  if (a.dtype() == DType::kF32 || (a.dtype() == DType::kBF16 && native_bf16))
+    return onednn_gemm(left, a.raw(), right, b.raw(), c, a.dtype(), accumulate);
+  if (a.dtype() == DType::kBF16) {
+    // Without bf16 instructions f32 is faster, and as exact.
+    const Tensor wide_a = as_f32(a), wide_b = as_f32(b);
+    Tensor wide_c = c.dtype() == DType::kF32 ? c
+                    : accumulate             ? as_f32(c)
+                                             : Tensor::empty(c.shape(), DType::kF32);
+    onednn_gemm(Operand(wide_a, trans_a, "a"), wide_a.raw(), Operand(wide_b, trans_b, "b"),
+                wide_b.raw(), wide_c, DType::kF32, accumulate);
+    if (c.dtype() == DType::kBF16) copy(wide_c, c);
+    return;
+  }
+#endif
+  eigen_dispatch(a, trans_a, b, trans_b, c, accumulate);
+}
+
+void gemv(const Tensor& x, const Tensor& w, Tensor& y) {
+  gemm(x, false, w, true, y, false);
+}
+
+}  // namespace lh::cpu
