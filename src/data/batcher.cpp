@@ -1,0 +1,144 @@
+#include "data/batcher.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace lh {
+
+namespace {
+
+/// Adds the slice to the batch as a segment of its own.
+void append_segment(const PieceTable& pieces, const Slice& slice, Batch& batch) {
+  if (batch.segment_offsets.empty()) batch.segment_offsets.push_back(0);
+  const size_t begin = batch.tokens.size(), tokens = static_cast<size_t>(slice.tokens);
+  batch.tokens.resize(begin + tokens);
+  batch.targets.resize(begin + tokens);
+  batch.positions.resize(begin + tokens);
+  pieces.read(slice, std::span(batch.tokens).subspan(begin),
+              std::span(batch.targets).subspan(begin));
+  std::iota(batch.positions.begin() + static_cast<int64_t>(begin), batch.positions.end(), 0);
+  batch.segment_offsets.push_back(static_cast<int64_t>(begin + tokens));
+  batch.valid_targets += slice.tokens;
+}
+
+std::vector<double> weights_of(const std::vector<TrainingBatches::Source>& sources) {
+  std::vector<double> weights;
+  for (const auto& source : sources) weights.push_back(source.weight);
+  return weights;
+}
+
+}  // namespace
+
+struct TrainingBatches::Stream {
+  Stream(std::vector<std::shared_ptr<const TokenShard>> shards, const Sampler::Options& options)
+      : pieces(std::move(shards), options.seq_tokens), sampler(pieces, options) {}
+
+  PieceTable pieces;
+  Sampler sampler;
+};
+
+TrainingBatches::TrainingBatches(std::vector<Source> sources, const Options& options)
+    : options_(options), mixture_(weights_of(sources)) {
+  if (options.sequences_per_step < 1)
+    fail<ConfigError>("a step needs at least one sequence, got {}", options.sequences_per_step);
+  for (size_t i = 0; i < sources.size(); ++i) {
+    streams_.push_back(std::make_unique<Stream>(
+        std::move(sources[i].shards), Sampler::Options{options.seq_tokens, options.seed,
+                                                       static_cast<int64_t>(i), options.shuffle}));
+    const TokenShard& first = *streams_[0]->pieces.shards()[0];
+    const TokenShard& shard = *streams_[i]->pieces.shards()[0];
+    if (shard.info().tokenizer_digest != first.info().tokenizer_digest)
+      fail<ConfigError>("{} and {} were made with different tokenizers", first.path().string(),
+                        shard.path().string());
+  }
+}
+
+TrainingBatches::~TrainingBatches() = default;
+
+Batch TrainingBatches::make_batch(int64_t step, int64_t first_sequence, int64_t sequences) const {
+  LH_CHECK(step >= 0 && first_sequence >= 0 && sequences >= 1 &&
+               first_sequence + sequences <= options_.sequences_per_step,
+           "[data] step {}: sequences {} + {} of {}", step, first_sequence, sequences,
+           options_.sequences_per_step);
+  Batch batch;
+  batch.step = step;
+  for (int64_t i = 0; i < sequences; ++i) {
+    const Mixture::Draw draw = mixture_(step * options_.sequences_per_step + first_sequence + i);
+    const Stream& stream = *streams_[draw.source];
+    for (const Slice& slice : stream.sampler.sequence(draw.index))
+      append_segment(stream.pieces, slice, batch);
+    batch.target_bytes += static_cast<double>(options_.seq_tokens) *
+                          static_cast<double>(stream.pieces.text_bytes()) /
+                          static_cast<double>(stream.pieces.tokens());
+  }
+  return batch;
+}
+
+int64_t TrainingBatches::valid_targets_per_step() const {
+  return options_.sequences_per_step * options_.seq_tokens;
+}
+
+double TrainingBatches::epochs(int64_t source, int64_t step) const {
+  const int64_t sequences = mixture_.count(source, step * options_.sequences_per_step);
+  return static_cast<double>(sequences * options_.seq_tokens) / static_cast<double>(tokens(source));
+}
+
+int64_t TrainingBatches::tokens(int64_t source) const {
+  return streams_[source]->pieces.tokens();
+}
+
+EvaluationBatches::EvaluationBatches(std::vector<std::shared_ptr<const TokenShard>> shards,
+                                     int64_t seq_tokens, int64_t max_tokens)
+    : pieces_(std::move(shards), seq_tokens) {
+  int64_t piece = 0, filled = seq_tokens;
+  for (; piece < pieces_.pieces() && (max_tokens <= 0 || valid_targets_ < max_tokens); ++piece) {
+    const int64_t tokens = pieces_.piece_tokens(piece);
+    if (filled + tokens > seq_tokens) {
+      first_pieces_.push_back(piece);
+      filled = 0;
+    }
+    filled += tokens;
+    valid_targets_ += tokens;
+  }
+  first_pieces_.push_back(piece);
+  share_bytes(piece);
+  whole_documents_ = piece == pieces_.pieces() || pieces_.piece(piece).starts_document;
+}
+
+/// Spreads each document's bytes over its pieces by their tokens, so that they add up exactly.
+void EvaluationBatches::share_bytes(int64_t pieces) {
+  int64_t piece = 0;
+  for (const auto& shard : pieces_.shards()) {
+    if (piece == pieces) break;
+    const std::vector<int64_t> offsets = shard->document_offsets();
+    const std::vector<int64_t> bytes = shard->document_bytes();
+    for (size_t d = 0; d < bytes.size() && piece < pieces; ++d) {
+      const int64_t tokens = offsets[d + 1] - offsets[d];
+      const auto bytes_before = [&](int64_t count) {
+        return static_cast<int64_t>(static_cast<__int128>(bytes[d]) * count / tokens);
+      };
+      for (int64_t done = 0; done < tokens && piece < pieces; ++piece) {
+        const int64_t next = done + pieces_.piece_tokens(piece);
+        piece_bytes_.push_back(bytes_before(next) - bytes_before(done));
+        text_bytes_ += piece_bytes_.back();
+        done = next;
+      }
+    }
+  }
+}
+
+Batch EvaluationBatches::make_batch(int64_t first_sequence, int64_t count) const {
+  LH_CHECK(first_sequence >= 0 && count >= 1 && first_sequence + count <= sequences(),
+           "[data] evaluation sequences {} + {} of {}", first_sequence, count, sequences());
+  Batch batch;
+  for (int64_t piece = first_pieces_[first_sequence]; piece < first_pieces_[first_sequence + count];
+       ++piece) {
+    append_segment(pieces_, pieces_.piece(piece), batch);
+    batch.target_bytes += static_cast<double>(piece_bytes_[piece]);
+  }
+  return batch;
+}
+
+}  // namespace lh

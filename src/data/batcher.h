@@ -1,0 +1,94 @@
+// Packed batches for training and evaluation: documents side by side without padding, with their
+// boundaries. Attention, positions and targets never cross a boundary.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/mixture.h"
+#include "data/sampler.h"
+
+namespace lh {
+
+/// One micro-batch of N tokens in S segments, each a run of one document.
+struct Batch {
+  int64_t step = 0;
+  std::vector<int32_t> tokens;           // [N] inputs
+  std::vector<int32_t> targets;          // [N] next token of the same document; -1: none
+  std::vector<int32_t> positions;        // [N] from 0 in each segment
+  std::vector<int64_t> segment_offsets;  // [S + 1] from 0 to N
+  int64_t valid_targets = 0;             // targets that are not -1
+  double target_bytes = 0;  // text bytes of the targets: exact over whole documents in evaluation,
+                            // in training an estimate from the source's mean bytes per token
+};
+
+/// The training stream. A step consists of sequences_per_step sequences, numbered from 0; any
+/// range of them is a micro-batch. Const methods are safe to call from several threads at once.
+class TrainingBatches {
+ public:
+  struct Source {
+    std::vector<std::shared_ptr<const TokenShard>> shards;
+    double weight = 1;  // share of the tokens, relative to the other sources
+  };
+  struct Options {
+    int64_t seq_tokens = 0;
+    int64_t sequences_per_step = 0;
+    uint64_t seed = 0;
+    bool shuffle = true;
+  };
+
+  TrainingBatches(std::vector<Source> sources, const Options& options);
+  ~TrainingBatches();
+
+  /// A pure function of its arguments and the options, whoever calls it and in what order.
+  Batch make_batch(int64_t step, int64_t first_sequence, int64_t sequences) const;
+
+  /// Valid targets of every whole step, the denominator of its loss: known before any batch.
+  int64_t valid_targets_per_step() const;
+
+  /// Passes over a source that the steps before `step` have made.
+  double epochs(int64_t source, int64_t step) const;
+  int64_t tokens(int64_t source) const;
+  const Mixture& mixture() const { return mixture_; }
+
+ private:
+  struct Stream;
+
+  Options options_;
+  Mixture mixture_;
+  std::vector<std::unique_ptr<Stream>> streams_;
+};
+
+/// Held-out documents in order, each token a target exactly once. Pieces are packed whole, so a
+/// segment's context is as long as seq_tokens allows; a batch of n sequences has at most
+/// n * seq_tokens tokens.
+class EvaluationBatches {
+ public:
+  /// `max_tokens` > 0 stops at the first piece that reaches it.
+  EvaluationBatches(std::vector<std::shared_ptr<const TokenShard>> shards, int64_t seq_tokens,
+                    int64_t max_tokens = 0);
+
+  int64_t sequences() const { return static_cast<int64_t>(first_pieces_.size()) - 1; }
+  Batch make_batch(int64_t first_sequence, int64_t sequences) const;
+
+  int64_t valid_targets() const { return valid_targets_; }
+  /// UTF-8 bytes of the text that the targets stand for (end_of_text: none), so that bits per byte
+  /// is total nats / ln 2 / text_bytes.
+  int64_t text_bytes() const { return text_bytes_; }
+  /// False when max_tokens cut the last document; its bytes are then counted in proportion.
+  bool whole_documents() const { return whole_documents_; }
+
+ private:
+  void share_bytes(int64_t pieces);
+
+  PieceTable pieces_;
+  std::vector<int64_t> first_pieces_;  // of each sequence, and the end
+  std::vector<int64_t> piece_bytes_;
+  int64_t valid_targets_ = 0;
+  int64_t text_bytes_ = 0;
+  bool whole_documents_ = true;
+};
+
+}  // namespace lh

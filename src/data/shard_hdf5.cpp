@@ -1,0 +1,338 @@
+#include "data/shard_hdf5.h"
+
+#include <hdf5.h>
+
+#include <array>
+#include <bit>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/error.h"
+#include "base/hdf5_lock.h"
+#include "data/shard_seal.h"
+
+namespace lh {
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+static_assert(std::endian::native == std::endian::little, "arrays are read as they lie on disk");
+
+namespace {
+
+/// Holds the HDF5 lock and keeps the library from printing its error stack.
+class Hdf5Section {
+ public:
+  Hdf5Section() : lock_(hdf5_mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+
+ private:
+  std::lock_guard<std::mutex> lock_;
+};
+
+/// The innermost message of the library's error stack: the nearest to the cause.
+std::string hdf5_reason() {
+  std::string reason = "no reason given";
+  H5Ewalk2(
+      H5E_DEFAULT, H5E_WALK_UPWARD,
+      [](unsigned depth, const H5E_error2_t* entry, void* out) -> herr_t {
+        if (depth == 0 && entry->desc != nullptr) *static_cast<std::string*>(out) = entry->desc;
+        return 0;
+      },
+      &reason);
+  return reason;
+}
+
+/// An HDF5 identifier that closes itself.
+class Handle {
+ public:
+  Handle(hid_t id, herr_t (*closer)(hid_t)) : id_(id), close_(closer) {}
+  ~Handle() {
+    if (id_ >= 0) close_(id_);
+  }
+  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+  Handle& operator=(Handle&&) = delete;
+  operator hid_t() const { return id_; }  // NOLINT: stands for the identifier in library calls
+  bool ok() const { return id_ >= 0; }
+  herr_t close() { return close_(std::exchange(id_, -1)); }
+
+ private:
+  hid_t id_;
+  herr_t (*close_)(hid_t);
+};
+
+Handle file_access() {
+  Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
+  // Shards are replaced by rename and never changed, and some network file systems can't lock.
+  H5Pset_file_locking(access, 0, 1);
+  return access;
+}
+
+Handle fixed_string(size_t bytes) {
+  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type, bytes);
+  H5Tset_strpad(type, H5T_STR_NULLPAD);  // NULLTERM would hide the last byte
+  H5Tset_cset(type, H5T_CSET_UTF8);
+  return type;
+}
+
+// ---- writing ------------------------------------------------------------------------------------
+
+class StructureWriter {
+ public:
+  explicit StructureWriter(const fs::path& path)
+      : path_(path),
+        create_(H5Pcreate(H5P_FILE_CREATE), H5Pclose),
+        access_(file_access()),
+        file_((H5Pset_userblock(create_, kSealBytes),
+               H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create_, access_)),
+              H5Fclose) {
+    if (!file_.ok()) fail_writing();
+  }
+
+  void attribute(const char* name, int64_t value) {
+    Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+    Handle attribute(H5Acreate2(file_, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT),
+                     H5Aclose);
+    check(attribute.ok() && H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0);
+  }
+
+  void attribute(const char* name, const std::string& value) {
+    Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+    Handle type = fixed_string(value.size());
+    Handle attribute(H5Acreate2(file_, name, type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    check(attribute.ok() && H5Awrite(attribute, type, value.data()) >= 0);
+  }
+
+  void text(const char* name, const std::string& value) {
+    Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+    Handle type = fixed_string(value.size());
+    Handle data(H5Dcreate2(file_, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                H5Dclose);
+    check(data.ok() && H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value.data()) >= 0);
+  }
+
+  /// A contiguous array with its place in the file assigned and nothing written there.
+  void array(const char* name, hid_t type, int64_t size) {
+    const hsize_t extent = static_cast<hsize_t>(size);
+    Handle space(H5Screate_simple(1, &extent, nullptr), H5Sclose);
+    Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    H5Pset_layout(creation, H5D_CONTIGUOUS);
+    H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
+    H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
+    Handle data(H5Dcreate2(file_, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT), H5Dclose);
+    check(data.ok());
+  }
+
+  void close() { check(H5Fflush(file_, H5F_SCOPE_GLOBAL) >= 0 && file_.close() >= 0); }
+
+ private:
+  void check(bool ok) const {
+    if (!ok) fail_writing();
+  }
+  [[noreturn]] void fail_writing() const {
+    fail<IoError>("cannot write {}: {}", path_.string(), hdf5_reason());
+  }
+
+  const fs::path& path_;
+  Handle create_;
+  Handle access_;
+  Handle file_;
+};
+
+// ---- reading ------------------------------------------------------------------------------------
+
+class StructureReader {
+ public:
+  explicit StructureReader(const fs::path& path)
+      : path_(path),
+        access_(file_access()),
+        file_(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access_), H5Fclose) {
+    if (!file_.ok()) fail<IoError>("{}: not an HDF5 file: {}", path.string(), hdf5_reason());
+  }
+
+  int64_t integer_attribute(const char* name) const {
+    Handle attribute = open_attribute(name);
+    Handle type(H5Aget_type(attribute), H5Tclose);
+    require_scalar(Handle(H5Aget_space(attribute), H5Sclose), "attribute", name);
+    int64_t value = 0;
+    if (H5Tget_class(type) != H5T_INTEGER || H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0)
+      fail_kind("attribute", name, "one integer");
+    return value;
+  }
+
+  std::string text_attribute(const char* name) const {
+    Handle attribute = open_attribute(name);
+    Handle type(H5Aget_type(attribute), H5Tclose);
+    require_scalar(Handle(H5Aget_space(attribute), H5Sclose), "attribute", name);
+    std::string value = room_for_text(type, "attribute", name);
+    if (H5Aread(attribute, type, value.data()) < 0)
+      fail_kind("attribute", name, "a readable string");
+    return value;
+  }
+
+  std::string text(const char* name) const {
+    Handle data = open_dataset(name);
+    Handle type(H5Dget_type(data), H5Tclose);
+    require_scalar(Handle(H5Dget_space(data), H5Sclose), "dataset", name);
+    std::string value = room_for_text(type, "dataset", name);
+    if (H5Dread(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value.data()) < 0)
+      fail_kind("dataset", name, "a readable string");
+    return value;
+  }
+
+  /// Position of the contiguous 1-d array `name`; sets its size and its index in `types`.
+  int64_t array(const char* name, std::initializer_list<hid_t> types, const char* expected,
+                int64_t& size, size_t& type_index) const {
+    Handle data = open_dataset(name);
+    Handle type(H5Dget_type(data), H5Tclose);
+    Handle space(H5Dget_space(data), H5Sclose);
+    Handle creation(H5Dget_create_plist(data), H5Pclose);
+    type_index = 0;
+    for (const hid_t candidate : types) {
+      if (H5Tequal(type, candidate) > 0) break;
+      ++type_index;
+    }
+    hsize_t extent = 0;
+    if (type_index == types.size() || H5Sget_simple_extent_ndims(space) != 1 ||
+        H5Sget_simple_extent_dims(space, &extent, nullptr) != 1 ||
+        H5Pget_layout(creation) != H5D_CONTIGUOUS || H5Pget_external_count(creation) != 0)
+      fail_kind("dataset", name, expected);
+    // The library reports an undefined place for an array that has none, e.g. an empty one.
+    const haddr_t begin = H5Dget_offset(data);
+    if (extent == 0 || begin == HADDR_UNDEF || extent > uint64_t{1} << 56)
+      fail_kind("dataset", name, "at least one element");
+    size = static_cast<int64_t>(extent);
+    return static_cast<int64_t>(begin);
+  }
+
+  [[noreturn]] void fail_kind(const char* what, const char* name, std::string_view expected) const {
+    fail<IoError>("{}: {} '{}' of this token shard is not {}", path_.string(), what, name,
+                  expected);
+  }
+
+ private:
+  Handle open_attribute(const char* name) const {
+    Handle attribute(H5Aopen(file_, name, H5P_DEFAULT), H5Aclose);
+    if (!attribute.ok())
+      fail<IoError>("{}: token shard without the attribute '{}'", path_.string(), name);
+    return attribute;
+  }
+  Handle open_dataset(const char* name) const {
+    Handle data(H5Dopen2(file_, name, H5P_DEFAULT), H5Dclose);
+    if (!data.ok()) fail<IoError>("{}: token shard without the dataset '{}'", path_.string(), name);
+    return data;
+  }
+  void require_scalar(const Handle& space, const char* what, const char* name) const {
+    if (H5Sget_simple_extent_type(space) != H5S_SCALAR) fail_kind(what, name, "a single value");
+  }
+  std::string room_for_text(const Handle& type, const char* what, const char* name) const {
+    const bool fixed = H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0;
+    const size_t bytes = fixed ? H5Tget_size(type) : 0;
+    if (!fixed || bytes > size_t{1} << 30) fail_kind(what, name, "a string of fixed length");
+    return std::string(bytes, '\0');
+  }
+
+  const fs::path& path_;
+  Handle access_;
+  Handle file_;
+};
+
+std::string sources_to_json(const std::vector<SourceFile>& sources) {
+  json list = json::array();
+  for (const SourceFile& source : sources)
+    list.push_back({{"name", source.name}, {"bytes", source.bytes}, {"digest", source.digest}});
+  // A file name may hold any bytes; ill-formed ones are shown as U+FFFD.
+  return list.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::vector<SourceFile> sources_from_json(const fs::path& path, const std::string& text) {
+  std::vector<SourceFile> sources;
+  try {
+    for (const json& entry : json::parse(text))
+      sources.push_back({entry.at("name").get<std::string>(), entry.at("bytes").get<int64_t>(),
+                         entry.at("digest").get<std::string>()});
+  } catch (const json::exception& error) {
+    fail<IoError>(
+        "{}: dataset 'sources' of this token shard is not a list of name, bytes and "
+        "digest: {}",
+        path.string(), error.what());
+  }
+  return sources;
+}
+
+}  // namespace
+
+ShardLayout create_shard_structure(const fs::path& path, const ShardInfo& info,
+                                   const std::string& tokenizer_json) {
+  const std::string sources = sources_to_json(info.sources);
+  Hdf5Section section;
+  {
+    StructureWriter file(path);
+    file.attribute("format_version", kShardFormat);
+    file.attribute("vocab_size", info.vocab_size);
+    file.attribute("end_of_text", int64_t{info.end_of_text});
+    file.attribute("text_bytes", info.text_bytes);
+    file.attribute("tokenizer_digest", info.tokenizer_digest);
+    file.attribute("content_digest", info.content_digest);
+    file.text("tokenizer_json", tokenizer_json);
+    file.text("sources", sources);
+    file.array("document_offsets", H5T_STD_I64LE, info.documents + 1);
+    file.array("document_bytes", H5T_STD_I64LE, info.documents);
+    file.array("tokens", info.token_width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, info.tokens);
+    file.close();
+  }
+  StructureReader file(path);
+  ShardLayout layout;
+  int64_t size = 0;
+  size_t type = 0;
+  layout.offsets_begin = file.array("document_offsets", {H5T_STD_I64LE}, "int64", size, type);
+  layout.bytes_begin = file.array("document_bytes", {H5T_STD_I64LE}, "int64", size, type);
+  layout.tokens_begin =
+      file.array("tokens", {H5T_STD_U16LE, H5T_STD_U32LE}, "an integer array", size, type);
+  return layout;
+}
+
+ShardLayout read_shard_structure(const fs::path& path, ShardInfo& info,
+                                 std::string& tokenizer_json) {
+  std::string sources;
+  ShardLayout layout;
+  {
+    Hdf5Section section;
+    const StructureReader file(path);
+    if (const int64_t format = file.integer_attribute("format_version"); format != kShardFormat)
+      fail<IoError>("{}: token shard of format {}, this build reads format {}", path.string(),
+                    format, kShardFormat);
+    info.vocab_size = file.integer_attribute("vocab_size");
+    const int64_t end_of_text = file.integer_attribute("end_of_text");
+    info.text_bytes = file.integer_attribute("text_bytes");
+    info.tokenizer_digest = file.text_attribute("tokenizer_digest");
+    info.content_digest = file.text_attribute("content_digest");
+    if (info.vocab_size < 1 || info.vocab_size > INT32_MAX)
+      file.fail_kind("attribute", "vocab_size",
+                     fmt::format("in 1..2^31-1 but {}", info.vocab_size));
+    if (end_of_text < 0 || end_of_text >= info.vocab_size)
+      file.fail_kind(
+          "attribute", "end_of_text",
+          fmt::format("a token of its vocabulary of {} but {}", info.vocab_size, end_of_text));
+    info.end_of_text = static_cast<TokenId>(end_of_text);
+    tokenizer_json = file.text("tokenizer_json");
+    sources = file.text("sources");
+
+    int64_t offsets = 0;
+    size_t type = 0;
+    layout.offsets_begin =
+        file.array("document_offsets", {H5T_STD_I64LE}, "a contiguous int64 array", offsets, type);
+    layout.bytes_begin = file.array("document_bytes", {H5T_STD_I64LE}, "a contiguous int64 array",
+                                    info.documents, type);
+    layout.tokens_begin = file.array("tokens", {H5T_STD_U16LE, H5T_STD_U32LE},
+                                     "a contiguous uint16 or uint32 array", info.tokens, type);
+    info.token_width = type == 0 ? 2 : 4;
+    if (offsets != info.documents + 1)
+      fail<IoError>("{}: {} document offsets for {} documents, expected {}", path.string(), offsets,
+                    info.documents, info.documents + 1);
+  }
+  info.sources = sources_from_json(path, sources);
+  return layout;
+}
+
+}  // namespace lh
