@@ -10,13 +10,13 @@
 #include "base/timer.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
-#include "cli/tokenizer_argument.h"
 #include "data/find_files.h"
 #include "data/inspect.h"
 #include "data/prepare.h"
 #include "data/text_input.h"
 #include "runtime/cpu_info.h"
 #include "tokenizer/bpe_trainer.h"
+#include "train/run_state.h"
 #include "train/signals.h"
 
 namespace lh {
@@ -46,13 +46,9 @@ int stopped() {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> tokenizer_from_argument(const std::string& name) {
-  return name == "bytes" ? make_byte_tokenizer() : load_tokenizer(name);
-}
-
 int data_prepare_command(const PrepareArguments& arguments) {
   install_stop_signals();
-  const auto tokenizer = tokenizer_from_argument(arguments.tokenizer);
+  const auto tokenizer = make_tokenizer(arguments.tokenizer);
   PrepareOptions options;
   options.inputs = arguments.inputs;
   options.train_path = arguments.output;

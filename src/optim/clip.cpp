@@ -1,0 +1,35 @@
+#include "optim/clip.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/reduce.h"
+
+namespace lh {
+
+double global_grad_norm(const ParameterStore& store) {
+  Tensor sum = Tensor::zeros({1}, DType::kF64);
+  for (const auto& parameter : store.all()) {
+    const Tensor gradient = parameter->variable.grad();
+    if (gradient.defined())
+      LH_DISPATCH(gradient.device(), "grad_norm", sum_of_squares(gradient, sum, true));
+  }
+  return std::sqrt(sum.item());
+}
+
+double clip_factor(double clip_norm, double norm) {
+  return clip_norm > 0 && norm > clip_norm ? clip_norm / norm : 1;
+}
+
+std::optional<std::string> first_non_finite_gradient(const ParameterStore& store) {
+  Tensor count = Tensor::empty({1}, DType::kI64);
+  for (const auto& parameter : store.all()) {
+    const Tensor gradient = parameter->variable.grad();
+    if (!gradient.defined()) continue;
+    LH_DISPATCH(gradient.device(), "grad_norm", count_non_finite(gradient, count));
+    if (count.item() > 0) return "gradient of " + parameter->name;
+  }
+  return std::nullopt;
+}
+
+}  // namespace lh

@@ -1,0 +1,83 @@
+#include "optim/muon.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/elementwise.h"
+#include "backend/matmul.h"
+#include "backend/optim.h"
+#include "backend/reduce.h"
+
+namespace lh {
+
+Tensor newton_schulz(const Tensor& gradient, const std::string& variant, int64_t steps) {
+  const bool keller = variant == "keller";
+  if (!keller && variant != "tilde")
+    fail<ConfigError>("optim.muon.newton_schulz: unknown variant '{}'", variant);
+  const double a = keller ? 3.4445 : 2, b = keller ? -4.7750 : -1.5, c = keller ? 2.0315 : 0.5;
+  const Device device = gradient.device();
+  // X X^T has the smaller size when X is wide.
+  const bool flip = gradient.size(0) > gradient.size(1);
+  const int64_t rows = std::min(gradient.size(0), gradient.size(1));
+  Tensor x = Tensor::empty({rows, std::max(gradient.size(0), gradient.size(1))}, gradient.dtype(),
+                           device);
+  LH_DISPATCH(device, "muon", copy(flip ? gradient.transpose(0, 1) : gradient, x));
+  Tensor norm = Tensor::empty({1}, DType::kF64, device);
+  LH_DISPATCH(device, "muon", sum_of_squares(x, norm, false));
+  LH_DISPATCH(device, "muon", scale(x, 1 / (std::sqrt(norm.item()) + 1e-7), x));
+  Tensor gram = Tensor::empty({rows, rows}, x.dtype(), device);
+  Tensor polynomial = Tensor::empty_like(gram), next = Tensor::empty_like(x);
+  for (int64_t i = 0; i < steps; ++i) {
+    LH_DISPATCH(device, "muon", gemm(x, false, x, true, gram, false));
+    LH_DISPATCH(device, "muon", gemm(gram, false, gram, false, polynomial, false));
+    LH_DISPATCH(device, "muon", add_scaled(gram, b, polynomial, c, polynomial));
+    LH_DISPATCH(device, "muon", gemm(polynomial, false, x, false, next, false));
+    LH_DISPATCH(device, "muon", add_scaled(x, a, next, 1, x));
+  }
+  if (!flip) return x;
+  Tensor back = Tensor::empty(gradient.shape(), x.dtype(), device);
+  LH_DISPATCH(device, "muon", copy(x.transpose(0, 1), back));
+  return back;
+}
+
+double muon_scale(const std::string& scaling, int64_t rows, int64_t cols) {
+  const auto r = static_cast<double>(rows), c = static_cast<double>(cols);
+  if (scaling == "keller") return std::sqrt(std::max(1.0, r / c));
+  if (scaling == "moonlight") return 0.2 * std::sqrt(std::max(r, c));
+  fail<ConfigError>("optim.muon.scaling: unknown scaling '{}'", scaling);
+}
+
+MuonState::MuonState(const ParamRule& rule) : rule_(rule) {
+  const MemoryScope scope(MemoryOwner::kOptimizer);
+  const Tensor& master = rule.parameter->master;
+  momentum_ = Tensor::zeros(master.shape(), master.dtype(), master.device());
+}
+
+void MuonState::step(const MuonConfig& config, double learning_rate, double grad_scale) {
+  Parameter& parameter = *rule_.parameter;
+  const Tensor gradient = parameter.variable.grad();
+  if (!gradient.defined()) return;
+  const Device device = gradient.device();
+  const double mu = config.momentum;
+  LH_DISPATCH(device, "muon",
+              add_scaled(momentum_, mu, gradient, (1 - mu) * grad_scale, momentum_));
+  Tensor direction = momentum_;
+  if (config.nesterov) {
+    direction = Tensor::empty_like(momentum_);
+    LH_DISPATCH(device, "muon",
+                add_scaled(gradient, (1 - mu) * grad_scale, momentum_, mu, direction));
+  }
+  Tensor update = newton_schulz(direction, config.newton_schulz, config.resolved_steps());
+  LH_DISPATCH(device, "muon",
+              scale(update, muon_scale(config.scaling, update.size(0), update.size(1)), update));
+  Tensor compute = parameter.compute_copy();
+  LH_DISPATCH(device, "muon",
+              apply_update(parameter.master, update, learning_rate * rule_.lr_multiplier,
+                           rule_.weight_decay, compute.defined() ? &compute : nullptr));
+}
+
+void MuonState::append_state(std::vector<NamedTensor>& state) const {
+  state.push_back({rule_.parameter->name + ".momentum", momentum_});
+}
+
+}  // namespace lh

@@ -1,0 +1,15 @@
+// Learning-rate schedules.
+#pragma once
+
+#include <cstdint>
+
+#include "config/recipe.h"
+
+namespace lh {
+
+/// Share of the peak learning rate for the update after `step` completed steps (0 <= step < steps).
+/// Warmup: (step + 1) / warmup_steps, so that the first update is not wasted and the peak is
+/// reached at the last warmup step. Cosine and WSD reach final_lr_fraction at the last step.
+double learning_rate_factor(const ScheduleConfig& schedule, int64_t step);
+
+}  // namespace lh

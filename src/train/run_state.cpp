@@ -1,0 +1,35 @@
+#include "train/run_state.h"
+
+#include <omp.h>
+
+#include <cstdlib>
+
+#include "runtime/cpu_info.h"
+
+namespace lh {
+
+DType resolve_compute(const PrecisionConfig& precision) {
+  if (precision.compute == "bf16") return DType::kBF16;
+  if (precision.compute == "fp32") return DType::kF32;
+  return cpu_info().amx_bf16 || cpu_info().avx512_bf16 ? DType::kBF16 : DType::kF32;
+}
+
+ModelConfig resolve_model(const Recipe& recipe, const Tokenizer& tokenizer) {
+  ModelConfig model = recipe.model;
+  if (model.vocab_size == 0) model.vocab_size = tokenizer.vocab_size();
+  if (model.vocab_size < tokenizer.vocab_size())
+    fail<ConfigError>("model.vocab_size is {}, but the tokenizer '{}' has {} tokens",
+                      model.vocab_size, recipe.data.tokenizer, tokenizer.vocab_size());
+  return model;
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
+  return name == "bytes" ? make_byte_tokenizer() : load_tokenizer(name);
+}
+
+void use_threads(int64_t threads) {
+  if (threads == 0 && std::getenv("OMP_NUM_THREADS") != nullptr) return;
+  omp_set_num_threads(static_cast<int>(threads > 0 ? threads : cpu_info().logical_cores));
+}
+
+}  // namespace lh

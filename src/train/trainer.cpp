@@ -1,0 +1,287 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "base/timer.h"
+#include "config/load.h"
+#include "data/prefetcher.h"
+#include "optim/schedule.h"
+#include "train/generate.h"
+#include "train/machine_peak.h"
+#include "train/replay.h"
+#include "train/run_state.h"
+#include "train/saved_run.h"
+#include "train/signals.h"
+#include "train/step.h"
+
+namespace lh {
+namespace fs = std::filesystem;
+namespace {
+
+TrainingBatches open_training_data(const Recipe& recipe, const Tokenizer& tokenizer) {
+  std::vector<TrainingBatches::Source> sources;
+  for (const DataSource& source : recipe.data.train) {
+    const std::vector<std::string> patterns = {source.path};
+    sources.push_back({open_shards(patterns), source.weight});
+    for (const auto& shard : sources.back().shards) check_tokenizer(*shard, tokenizer);
+  }
+  return TrainingBatches(std::move(sources),
+                         {.seq_tokens = recipe.data.seq_tokens,
+                          .sequences_per_step =
+                              recipe.schedule.batch_tokens / recipe.data.seq_tokens,
+                          .seed = static_cast<uint64_t>(recipe.run.seed),
+                          .shuffle = recipe.data.shuffle});
+}
+
+std::unique_ptr<EvaluationBatches> open_valid_data(const Recipe& recipe,
+                                                   const Tokenizer& tokenizer) {
+  if (recipe.data.valid.empty()) return nullptr;
+  auto shards = open_shards(recipe.data.valid);
+  for (const auto& shard : shards) check_tokenizer(*shard, tokenizer);
+  return std::make_unique<EvaluationBatches>(std::move(shards), recipe.data.seq_tokens,
+                                             recipe.eval.tokens);
+}
+
+/// Tokens per second over the last few steps, so that a pause shows and then fades.
+class Throughput {
+ public:
+  void add(double tokens, double flops, double seconds) {
+    window_.push_back({tokens, flops, seconds});
+    if (window_.size() > 20) window_.pop_front();
+  }
+  double tokens_per_second() const { return sum(&Sample::tokens) / sum(&Sample::seconds); }
+  double flops_per_second() const { return sum(&Sample::flops) / sum(&Sample::seconds); }
+
+ private:
+  struct Sample {
+    double tokens, flops, seconds;
+  };
+  double sum(double Sample::* field) const {
+    double total = 0;
+    for (const Sample& sample : window_) total += sample.*field;
+    return total;
+  }
+  std::deque<Sample> window_;
+};
+
+class Run {
+ public:
+  Run(const Recipe& recipe, bool resume, const TrainEvents& events)
+      : recipe_(recipe),
+        events_(events),
+        tokenizer_(make_tokenizer(recipe.data.tokenizer)),
+        train_data_(open_training_data(recipe, *tokenizer_)),
+        valid_data_(open_valid_data(recipe, *tokenizer_)),
+        compute_(resolve_compute(recipe.precision)),
+        model_(resolve_model(recipe, *tokenizer_), compute_,
+               static_cast<uint64_t>(recipe.run.seed)),
+        optimizer_(make_optimizer(recipe.optim, model_.parameters())) {
+    const fs::path folder = recipe_.checkpoint_folder();
+    if (resume) {
+      if (const auto loaded = resume_run(folder, recipe_, *tokenizer_, model_, *optimizer_)) {
+        progress_ = *loaded;
+        log_info("[resume] from step {} in {}", progress_.step, folder.string());
+      } else {
+        log_info("[resume] no checkpoint in {}: starting anew", folder.string());
+      }
+    } else if (has_checkpoints(folder)) {
+      fail<ConfigError>("{} already holds checkpoints: add --resume to go on from the newest, or "
+                        "choose another run.name or run.out_dir",
+                        folder.string());
+    }
+    metrics_ = std::make_unique<MetricsFile>(recipe_.metrics_path(), progress_.step);
+    log_info("[model] {} parameters, {} layers, computing in {}",
+             format_count(static_cast<double>(model_.parameters().count())),
+             model_.config().num_layers, dtype_name(compute_));
+    log_info("{}", memory_report().table());
+    peak_ = measure_matmul_peak(compute_);
+    reset_memory_peak();
+  }
+
+  TrainSummary run() {
+    const int64_t steps = recipe_.schedule.steps;
+    const int64_t micro_sequences = recipe_.micro_batch_tokens() / recipe_.data.seq_tokens;
+    const int64_t micro_batches = recipe_.accumulation_steps();
+    Prefetcher prefetcher(
+        [&, micro_sequences, micro_batches, steps](int64_t index) -> std::optional<Batch> {
+          const int64_t step = index / micro_batches;
+          if (step >= steps) return std::nullopt;
+          return train_data_.make_batch(step, index % micro_batches * micro_sequences,
+                                        micro_sequences);
+        },
+        progress_.step * micro_batches, std::max<int64_t>(1, recipe_.data.prefetch_batches));
+
+    TrainSummary summary;
+    int64_t saved_step = -1;
+    while (progress_.step < steps) {
+      if (stop_signal() != 0 || !step_once(prefetcher, micro_batches)) {
+        summary.end = TrainEnd::kStopped;
+        break;
+      }
+      if (due(recipe_.eval.every_steps) && !evaluate_now(summary)) {
+        summary.end = TrainEnd::kStopped;
+        break;
+      }
+      if (due(recipe_.eval.sample_every_steps)) sample_now();
+      if (due(recipe_.checkpoint.every_steps)) {
+        summary.checkpoint = save();
+        saved_step = progress_.step;
+      }
+    }
+    const bool done = summary.end == TrainEnd::kDone;
+    // The final evaluation comes before the final save, so that "best" can be the last one.
+    if (done && valid_data_ != nullptr && evaluated_step_ != progress_.step &&
+        !evaluate_now(summary))
+      summary.end = TrainEnd::kStopped;
+    if (done && recipe_.eval.sample_tokens > 0 && stop_signal() == 0) sample_now();
+    if (saved_step != progress_.step) summary.checkpoint = save();
+    summary.step = progress_.step;
+    log_info("{}", memory_report().table());
+    return summary;
+  }
+
+ private:
+  bool due(int64_t every) const {
+    return every > 0 && progress_.step % every == 0 && progress_.step < recipe_.schedule.steps;
+  }
+
+  /// False when a signal came before the update.
+  bool step_once(Prefetcher& prefetcher, int64_t micro_batches) {
+    const Timer timer;
+    const double waited_before = prefetcher.waited_seconds();
+    bool interrupted = false;
+    std::vector<Batch> batches;  // kept for a replay bundle
+    StepContext context{.model = model_,
+                        .optimizer = *optimizer_,
+                        .recipe = recipe_,
+                        .batch =
+                            [&](int64_t) {
+                              batches.emplace_back();
+                              const Fetch fetch = prefetcher.next(batches.back(), &stop_requested());
+                              interrupted = fetch != Fetch::kReady;
+                              if (interrupted) throw StopRequested{};
+                              return batches.back();
+                            },
+                        .micro_batches = micro_batches,
+                        .valid_targets = train_data_.valid_targets_per_step(),
+                        .stop = [] { return stop_signal() != 0; }};
+    const double factor = learning_rate_factor(recipe_.schedule, progress_.step);
+    StepResult result;
+    try {
+      result = train_step(context, factor);
+    } catch (const StopRequested&) {
+      return false;
+    }
+    if (result.stopped) return false;
+    if (!result.non_finite.empty()) report_non_finite(result);
+    ++progress_.step;
+    const double seconds = timer.seconds();
+    throughput_.add(static_cast<double>(recipe_.schedule.batch_tokens), result.flops, seconds);
+
+    StepMetrics metrics;
+    metrics.step = progress_.step;
+    metrics.steps = recipe_.schedule.steps;
+    metrics.tokens = progress_.step * recipe_.schedule.batch_tokens;
+    metrics.loss = result.loss;
+    metrics.grad_norm = result.grad_norm;
+    metrics.learning_rate = recipe_.optim.learning_rate * factor;
+    metrics.tokens_per_second = throughput_.tokens_per_second();
+    metrics.peak_share = throughput_.flops_per_second() / peak_;
+    metrics.data_wait_seconds = prefetcher.waited_seconds() - waited_before;
+    metrics.memory_bytes = memory_report().total_peak;
+    metrics.eta_seconds = static_cast<double>(metrics.steps - metrics.step) *
+                          static_cast<double>(recipe_.schedule.batch_tokens) /
+                          metrics.tokens_per_second;
+    if (events_.on_step) events_.on_step(metrics);
+    if (progress_.step % recipe_.log.every_steps == 0 || progress_.step == metrics.steps) {
+      metrics_->write(metrics);
+      if (events_.on_log) events_.on_log(metrics);
+    }
+    return true;
+  }
+
+  /// False when a signal cut it short.
+  bool evaluate_now(TrainSummary& summary) {
+    if (valid_data_ == nullptr) return true;
+    const int64_t sequences =
+        std::max<int64_t>(1, recipe_.micro_batch_tokens() / recipe_.data.seq_tokens);
+    const EvalResult result = evaluate(
+        model_, *valid_data_, sequences, [] { return stop_signal() != 0; },
+        [&](double share) { phase("evaluating", share); });
+    if (stop_signal() != 0) return false;
+    summary.last_eval = result;
+    evaluated_step_ = progress_.step;
+    best_ = progress_.best_valid_loss == 0 || result.loss < progress_.best_valid_loss;
+    if (best_) progress_.best_valid_loss = result.loss;
+    metrics_->write(progress_.step, result);
+    if (events_.on_eval) events_.on_eval(progress_.step, result);
+    return true;
+  }
+
+  void sample_now() {
+    if (!events_.on_sample || recipe_.eval.sample_tokens == 0) return;
+    GenerateOptions options;
+    options.max_tokens = recipe_.eval.sample_tokens;
+    options.sampling = {.temperature = 0.8, .top_p = 0.95};
+    options.seed = static_cast<uint64_t>(progress_.step);
+    std::string text = recipe_.eval.prompt;
+    generate(model_, *tokenizer_, recipe_.eval.prompt, options, [&](const std::string& piece) {
+      text += piece;
+      return stop_signal() == 0;
+    });
+    events_.on_sample(progress_.step, text);
+  }
+
+  fs::path save() {
+    phase("saving", -1);
+    const bool best = best_ && evaluated_step_ == progress_.step;
+    return save_run(recipe_.checkpoint_folder(), recipe_, *tokenizer_, model_, *optimizer_,
+                    progress_, best);
+  }
+
+  [[noreturn]] void report_non_finite(const StepResult& result) {
+    const fs::path bundle =
+        write_replay_bundle(recipe_, *tokenizer_, model_, *optimizer_, progress_, result);
+    fail<NonFiniteError>(
+        "step {}: {} is not finite; stopped before the update.\nThe step can be run again with: "
+        "longhand train --replay {}",
+        progress_.step + 1, result.non_finite, bundle.string());
+  }
+
+  void phase(const std::string& name, double share) {
+    if (events_.on_phase) events_.on_phase(name, share);
+  }
+
+  struct StopRequested {};
+
+  const Recipe& recipe_;
+  const TrainEvents& events_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  TrainingBatches train_data_;
+  std::unique_ptr<EvaluationBatches> valid_data_;
+  DType compute_;
+  Decoder model_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<MetricsFile> metrics_;
+  RunProgress progress_;
+  Throughput throughput_;
+  double peak_ = 0;
+  int64_t evaluated_step_ = -1;
+  bool best_ = false;
+};
+
+}  // namespace
+
+TrainSummary train(const Recipe& recipe, bool resume, const TrainEvents& events) {
+  if (recipe.run.device == "cuda")
+    fail<ConfigError>("run.device: cuda was asked for, but this build has only the CPU backend");
+  use_threads(recipe.run.threads);
+  return Run(recipe, resume, events).run();
+}
+
+}  // namespace lh
