@@ -180,7 +180,8 @@ def blocks():
 
 
 def every_code_point(chunk):
-    return "".join(f"b{chr(c)}7{chr(c)}{chr(c)} {chr(c)}\n" for c in range(chunk, chunk + 4096)
+    """Each in several surroundings; the marks move across it according to its combining class."""
+    return "".join(f"b{chr(c)}7{chr(c)}{chr(c)} {chr(c)}\n\u0345{chr(c)}\u0334" for c in range(chunk, chunk + 4096)
                    if not 0xD800 <= c < 0xE000)
 
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <vector>
 
 #include "base/error.h"
@@ -25,11 +26,41 @@ constexpr Range kInert[] = {
     {0x30A1, 0x30FA}, {0x4E00, 0x9FFF}, {0xAC00, 0xD7A3}, {0xFF01, 0xFF9D},
 };
 
+// Characters of Unicode 10 and later (and unassigned ones) with a combining class or a canonical
+// decomposition. The normaliser that published tokenizers were made with is of Unicode 9, where
+// all of them stand alone. Fixing the version also makes encodings independent of the installed
+// utf8proc. Sorted.
+constexpr Range kUnicode10AndLater[] = {
+    {0x05C8, 0x05C9},   {0x07FD, 0x07FD},   {0x0897, 0x089F},   {0x08CA, 0x08D3},
+    {0x09FE, 0x09FE},   {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},   {0x0EBA, 0x0EBA},
+    {0x1715, 0x1715},   {0x1ABF, 0x1AF0},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},
+    {0x105C9, 0x105C9}, {0x105E4, 0x105E4}, {0x10D24, 0x10D27}, {0x10D69, 0x10D6D},
+    {0x10EAB, 0x10EAC}, {0x10ECB, 0x10ECF}, {0x10EF0, 0x10EFB}, {0x10EFD, 0x10EFF},
+    {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B},
+    {0x11383, 0x11383}, {0x11385, 0x11385}, {0x1138E, 0x1138E}, {0x11391, 0x11391},
+    {0x113B8, 0x113B8}, {0x113BB, 0x113BB}, {0x113C2, 0x113C2}, {0x113C5, 0x113C5},
+    {0x113C7, 0x113C9}, {0x113CE, 0x113D0}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x11930, 0x11930}, {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943},
+    {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99},
+    {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42},
+    {0x1611E, 0x16129}, {0x1612F, 0x1612F}, {0x16D63, 0x16D63}, {0x16D67, 0x16D6A},
+    {0x16FF0, 0x16FF1}, {0x1D127, 0x1D128}, {0x1D250, 0x1D252}, {0x1D25B, 0x1D25C},
+    {0x1D25F, 0x1D25F}, {0x1D280, 0x1D281}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136},
+    {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1E5EE, 0x1E5EF},
+    {0x1E6E3, 0x1E6E3}, {0x1E6E6, 0x1E6E6}, {0x1E6EE, 0x1E6EF}, {0x1E6F5, 0x1E6F5}};
+
 bool inert(uint32_t code_point) {
   if (code_point < 0x300) return true;
   for (const Range& range : kInert)
     if (code_point <= range.high) return code_point >= range.low;
   return false;
+}
+
+bool later_than_unicode_9(uint32_t code_point) {
+  const auto* later =
+      std::lower_bound(std::begin(kUnicode10AndLater), std::end(kUnicode10AndLater), code_point,
+                       [](const Range& range, uint32_t value) { return range.high < value; });
+  return later != std::end(kUnicode10AndLater) && code_point >= later->low;
 }
 
 /// Canonical decomposition of `text`, each run of combining marks sorted by class. utf8proc would
@@ -82,24 +113,28 @@ void append_nfc(std::string_view text, std::string& out,
 std::string_view normalize_nfc(std::string_view text, std::string& buffer) {
   buffer.clear();
   std::vector<utf8proc_int32_t> code_points;
-  size_t copied = 0;      // text[0, copied) is in the buffer, normalised
-  size_t last_inert = 0;  // start of the last inert character: what follows may combine with it
+  size_t copied = 0;  // text[0, copied) is in the buffer, normalised
+  size_t start = 0;   // of what may still change: the last inert character and what follows it
   for (size_t at = 0; at < text.size();) {
     const CodePoint front = front_code_point(text.substr(at));
     if (inert(front.value)) {
-      last_inert = at;
+      start = at;
       at += front.bytes;
+      continue;
+    }
+    if (later_than_unicode_9(front.value)) {
+      start = at += front.bytes;
       continue;
     }
     size_t end = at + front.bytes;
     while (end < text.size()) {
       const CodePoint next = front_code_point(text.substr(end));
-      if (inert(next.value)) break;
+      if (inert(next.value) || later_than_unicode_9(next.value)) break;
       end += next.bytes;
     }
-    buffer += text.substr(copied, last_inert - copied);
-    append_nfc(text.substr(last_inert, end - last_inert), buffer, code_points);
-    copied = last_inert = at = end;
+    buffer += text.substr(copied, start - copied);
+    append_nfc(text.substr(start, end - start), buffer, code_points);
+    copied = start = at = end;
   }
   if (copied == 0) return text;
   buffer += text.substr(copied);

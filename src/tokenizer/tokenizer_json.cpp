@@ -35,11 +35,12 @@ class Field {
             path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key)};
   }
 
+  Field item(size_t i) const { return {json_[i], file_, fmt::format("{}[{}]", path_, i)}; }
+
   std::vector<Field> items() const {
     if (!json_.is_array()) reject("expected a list, got {}", json_.type_name());
     std::vector<Field> fields;
-    for (size_t i = 0; i < json_.size(); ++i)
-      fields.emplace_back(json_[i], file_, fmt::format("{}[{}]", path_, i));
+    for (size_t i = 0; i < json_.size(); ++i) fields.push_back(item(i));
     return fields;
   }
 
@@ -150,9 +151,7 @@ std::vector<BpeMerge> read_merges(const Field& list, const Vocabulary& vocabular
   merges.reserve(list.json().size());
   for (size_t i = 0; i < list.json().size(); ++i) {
     const Json& json = list.json()[i];
-    const auto reject = [&](const std::string& reason) {
-      Field(json, list.where(), fmt::format("[{}]", i)).reject("{}", reason);
-    };
+    const auto reject = [&](const std::string& reason) { list.item(i).reject("{}", reason); };
     std::string left, right;
     if (json.is_string()) {
       const auto& line = json.get_ref<const std::string&>();
