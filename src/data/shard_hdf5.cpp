@@ -67,6 +67,13 @@ Handle file_access() {
   return access;
 }
 
+/// Properties of a new dataset. Times are left out: equal input must give equal bytes.
+Handle dataset_creation() {
+  Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(creation, 0);
+  return creation;
+}
+
 Handle fixed_string(size_t bytes) {
   Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
   H5Tset_size(type, bytes);
@@ -106,8 +113,8 @@ class StructureWriter {
   void text(const char* name, const std::string& value) {
     Handle space(H5Screate(H5S_SCALAR), H5Sclose);
     Handle type = fixed_string(value.size());
-    Handle data(H5Dcreate2(file_, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-                H5Dclose);
+    Handle creation = dataset_creation();
+    Handle data(H5Dcreate2(file_, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT), H5Dclose);
     check(data.ok() && H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value.data()) >= 0);
   }
 
@@ -115,7 +122,7 @@ class StructureWriter {
   void array(const char* name, hid_t type, int64_t size) {
     const hsize_t extent = static_cast<hsize_t>(size);
     Handle space(H5Screate_simple(1, &extent, nullptr), H5Sclose);
-    Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    Handle creation = dataset_creation();
     H5Pset_layout(creation, H5D_CONTIGUOUS);
     H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
     H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);

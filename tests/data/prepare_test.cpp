@@ -5,11 +5,12 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include <doctest/doctest.h>
 #include <algorithm>
 #include <csignal>
-#include <doctest/doctest.h>
 #include <fstream>
 #include <numeric>
+#include <thread>
 
 #include "base/hash.h"
 #include "base/philox.h"
@@ -51,8 +52,8 @@ using Texts = std::vector<std::string>;
 /// Words with punctuation, digits, other scripts, ill-formed bytes and blank lines.
 std::string made_up_text(uint64_t seed, size_t bytes) {
   static const std::vector<std::string> words = {
-      "the ", "model ", "learns ", "don't ", "1234567 ", "\n", "\n\n", "  ", "größer ", "日本語",
-      "😀 ",  "END. ",  "\xFF\xC3", "tab\t",   "a",        "\r\n", "x=y; ", "naïve "};
+      "the ",   "model ", "learns ", "don't ",   "1234567 ", "\n", "\n\n", "  ",    "größer ",
+      "日本語", "😀 ",     "END. ",   "\xFF\xC3", "tab\t",    "a",  "\r\n", "x=y; ", "naïve "};
   Philox random(seed);
   std::string text;
   while (text.size() < bytes) text += words[random.below(words.size())];
@@ -89,8 +90,8 @@ TEST_CASE("a text file is one document and keeps every byte") {
   CHECK(texts(folder / "out/train.h5") == Texts{text});
   CHECK(result.train.text_bytes == static_cast<int64_t>(text.size()));
   CHECK(result.train.tokens == static_cast<int64_t>(text.size()) + 1);
-  CHECK(result.train.sources == std::vector<SourceFile>{{"a.txt", static_cast<int64_t>(text.size()),
-                                                         digest_of(text)}});
+  CHECK(result.train.sources ==
+        std::vector<SourceFile>{{"a.txt", static_cast<int64_t>(text.size()), digest_of(text)}});
 }
 
 TEST_CASE("globs are sorted and files named twice are read once") {
@@ -268,6 +269,8 @@ TEST_CASE("one and four threads write the same bytes") {
     options.threads = threads;
     REQUIRE(prepare(options, *tokenizer));
     outputs.push_back(get(options.train_path) + get(options.valid_path));
+    // HDF5 likes to store times, with a resolution of one second.
+    std::this_thread::sleep_for(std::chrono::milliseconds(600));
   }
   CHECK(outputs[0] == outputs[1]);
   CHECK(outputs[0] == outputs[2]);
@@ -276,8 +279,8 @@ TEST_CASE("one and four threads write the same bytes") {
 TEST_CASE("a long document tokenized in segments has the tokens of the whole") {
   const TemporaryFolder folder;
   std::string text = made_up_text(7, 500'000);
-  const std::string corpus = get(std::filesystem::path(LH_SOURCE_DIR) /
-                                 "tests/golden/tokenizer/corpus.txt");
+  const std::string corpus =
+      get(std::filesystem::path(LH_SOURCE_DIR) / "tests/golden/tokenizer/corpus.txt");
   REQUIRE(corpus.size() > 10'000);
   text += corpus + text;
   text.insert(200'000, std::string(100'000, 'z'));  // nowhere to cut
@@ -304,7 +307,8 @@ TEST_CASE("a long document tokenized in segments has the tokens of the whole") {
 TEST_CASE("a fraction of the documents is held out by their content") {
   const TemporaryFolder folder;
   std::string lines;
-  for (int i = 0; i < 5'000; ++i) lines += fmt::format("{{\"text\": \"document {}\"}}\n", i % 2'500);
+  for (int i = 0; i < 5'000; ++i)
+    lines += fmt::format("{{\"text\": \"document {}\"}}\n", i % 2'500);
   put(folder / "a.jsonl", lines);
   PrepareOptions options = options_for(folder, {"a.jsonl"});
   options.valid_path = folder / "out/valid.h5";
@@ -331,9 +335,9 @@ TEST_CASE("the last bytes of the input are held out") {
   put(folder / "b.txt", text.substr(half));
   PrepareOptions options = options_for(folder, {"a.txt", "b.txt"});
   options.valid_path = folder / "out/valid.h5";
-  for (const int64_t last : {int64_t{1}, int64_t{1'000}, int64_t{50'000},
-                             static_cast<int64_t>(text.size() - half),
-                             static_cast<int64_t>(text.size() - half + 20'000)}) {
+  for (const int64_t last :
+       {int64_t{1}, int64_t{1'000}, int64_t{50'000}, static_cast<int64_t>(text.size() - half),
+        static_cast<int64_t>(text.size() - half + 20'000)}) {
     CAPTURE(last);
     options.valid_last_bytes = last;
     options.segment_bytes = 4'096;
