@@ -1,0 +1,38 @@
+#include "config/recipe.h"
+
+#include <filesystem>
+
+namespace lh {
+namespace {
+
+std::string below(const std::string& folder, const std::string& path) {
+  return (std::filesystem::path(folder) / path).string();  // an absolute path stays as it is
+}
+
+}  // namespace
+
+int64_t MuonConfig::resolved_steps() const {
+  return newton_schulz_steps > 0 ? newton_schulz_steps : newton_schulz == "keller" ? 5 : 12;
+}
+
+std::string Recipe::run_folder() const {
+  return run.out_dir.empty() ? below("runs", run.name) : run.out_dir;
+}
+
+std::string Recipe::checkpoint_folder() const {
+  return below(run_folder(), checkpoint.folder);
+}
+
+std::string Recipe::metrics_path() const {
+  return below(run_folder(), log.metrics_file);
+}
+
+int64_t Recipe::micro_batch_tokens() const {
+  return precision.micro_batch_tokens > 0 ? precision.micro_batch_tokens : schedule.batch_tokens;
+}
+
+int64_t Recipe::accumulation_steps() const {
+  return schedule.batch_tokens / micro_batch_tokens();
+}
+
+}  // namespace lh
