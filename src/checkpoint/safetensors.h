@@ -1,0 +1,47 @@
+// The safetensors format: an 8-byte length, a JSON header, raw little-endian tensors.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "optim/optimizer.h"
+#include "tensor/tensor.h"
+
+namespace lh {
+
+/// An open file whose header has been checked: known dtypes, shapes that fit their byte ranges,
+/// ranges that cover the data without holes or overlaps. IoError names file, tensor and reason.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(std::filesystem::path path);
+
+  std::vector<std::string> names() const;
+  bool contains(const std::string& name) const { return entries_.contains(name); }
+  const Shape& shape(const std::string& name) const { return entry(name).shape; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+  /// The tensor; F16 becomes f32. IoError for an unknown name, with the nearest known one.
+  Tensor read(const std::string& name) const;
+
+ private:
+  struct Entry {
+    std::string dtype;
+    Shape shape;
+    size_t begin = 0, end = 0;  // within the data part
+  };
+  const Entry& entry(const std::string& name) const;
+
+  std::filesystem::path path_;
+  std::string content_;  // of the whole file
+  size_t data_begin_ = 0;
+  std::map<std::string, Entry> entries_;
+  std::map<std::string, std::string> metadata_;
+};
+
+/// Writes tensors (f32, bf16, f64, i32, i64, u8; contiguous, on the cpu) atomically.
+void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace lh
