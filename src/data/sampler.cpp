@@ -1,7 +1,9 @@
 #include "data/sampler.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
+#include <thread>
 
 #include "base/error.h"
 #include "data/permutation.h"
@@ -18,11 +20,29 @@ struct Sampler::Epoch {
     if (options.shuffle)
       order.emplace(static_cast<uint64_t>(pieces.pieces()), options.seed,
                     static_cast<uint64_t>(options.source) << 40 | static_cast<uint64_t>(number));
-    int64_t position = 0;
-    for (int64_t place = 0; place < pieces.pieces(); ++place) {
-      if (place % kStride == 0) marks.push_back(position);
-      position += pieces.piece_tokens(piece_at(place));
-    }
+    marks.resize(static_cast<size_t>((pieces.pieces() + kStride - 1) / kStride));
+    sum_strides();
+    std::exclusive_scan(marks.begin(), marks.end(), marks.begin(), int64_t{0});
+  }
+
+  /// Sets each mark to the tokens of its stride. Half a microsecond per piece, so a corpus of
+  /// millions is shared among threads.
+  void sum_strides() {
+    constexpr int64_t kStridesPerThread = 1 << 12;
+    const int64_t strides = static_cast<int64_t>(marks.size());
+    const int64_t available = std::max<int64_t>(1, std::thread::hardware_concurrency());
+    const int64_t threads = std::clamp<int64_t>(strides / kStridesPerThread, 1, available);
+    const auto sum = [&](int64_t first, int64_t last) {
+      for (int64_t stride = first; stride < last; ++stride) {
+        const int64_t end = std::min((stride + 1) * kStride, pieces.pieces());
+        for (int64_t place = stride * kStride; place < end; ++place)
+          marks[stride] += pieces.piece_tokens(piece_at(place));
+      }
+    };
+    std::vector<std::jthread> others;  // join at the end of the scope
+    for (int64_t t = 1; t < threads; ++t)
+      others.emplace_back(sum, strides * t / threads, strides * (t + 1) / threads);
+    sum(0, strides / threads);
   }
 
   int64_t piece_at(int64_t place) const {

@@ -181,6 +181,22 @@ TEST_CASE("an epoch uses every token exactly once as a target") {
   }
 }
 
+TEST_CASE("an epoch of half a million documents is indexed by several threads") {
+  const TemporaryFolder folder;
+  constexpr int64_t kDocuments = 600'000, kTokens = 3 * kDocuments;
+  const std::vector<int64_t> lengths(kDocuments, 3);
+  const auto shard = counting_shard(folder / "a.h5", lengths, 0, 2'000'000);
+  const TrainingBatches source({{{shard}, 1.0}},
+                               {.seq_tokens = 1000, .sequences_per_step = 100, .seed = 3});
+  std::vector<int> uses(kTokens, 0);
+  for (int64_t step = 0; step < kTokens / 100'000; ++step)
+    for (const int32_t id : source.make_batch(step, 0, 100).targets)
+      if (id < kTokens) ++uses[id];
+  bool once = true;
+  for (int64_t i = 0; i < kTokens; ++i) once = once && uses[i] == (i % 3 != 2);
+  CHECK(once);
+}
+
 TEST_CASE("data smaller than one sequence is repeated") {
   const TemporaryFolder folder;
   const TrainingBatches source({{{counting_shard(folder / "a.h5", {3, 2})}, 1.0}},
