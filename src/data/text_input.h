@@ -22,7 +22,8 @@ class TextInput {
   /// can't be read, is named .gz or .dz but is not gzip, or ends inside its compressed data.
   size_t read(std::span<char> buffer);
 
-  /// Bytes of the file on disk that have been used: compressed ones, for progress.
+  /// Bytes of the file on disk that have been used (compressed ones), for progress; of a pipe, the
+  /// bytes read.
   int64_t disk_position() const;
 
   /// Name, bytes and digest of what has been read.

@@ -238,16 +238,37 @@ TEST_CASE("broken gzip input is an error") {
   CHECK(contains(message("just text"), "named like a gzip file"));
 }
 
-TEST_CASE("standard input is read") {
+TEST_CASE("standard input is read from a pipe with progress") {
   const TemporaryFolder folder;
-  put(folder / "in", "from a pipe");
+  const std::string text = made_up_text(12, 700'000);
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  std::thread feeder([&] {
+    for (size_t done = 0; done < text.size();) {
+      const ssize_t put = ::write(ends[1], text.data() + done, text.size() - done);
+      if (put <= 0) break;
+      done += static_cast<size_t>(put);
+    }
+    ::close(ends[1]);
+  });
   const int saved = ::dup(STDIN_FILENO);
-  REQUIRE(std::freopen((folder / "in").c_str(), "rb", stdin) != nullptr);
-  const PrepareResult result = run(options_for(folder, {"-"}));
+  ::dup2(ends[0], STDIN_FILENO);
+  const auto tokenizer = make_byte_tokenizer();
+  PrepareProgress last;
+  const auto result =
+      prepare(options_for(folder, {"-"}), *tokenizer, [&](const PrepareProgress& now) {
+        REQUIRE(now.bytes_done >= last.bytes_done);
+        last = now;
+      });
   ::dup2(saved, STDIN_FILENO);
   ::close(saved);
-  CHECK(texts(folder / "out/train.h5") == Texts{"from a pipe"});
-  CHECK(result.train.sources[0].name == "standard input");
+  ::close(ends[0]);
+  feeder.join();
+  CHECK(texts(folder / "out/train.h5") == Texts{text});
+  CHECK(result.value().train.sources[0].name == "standard input");
+  CHECK(last.bytes_total == 0);
+  CHECK(!last.seconds_left);
+  CHECK(last.bytes_done == static_cast<int64_t>(text.size()));
 }
 
 TEST_CASE("one and four threads write the same bytes") {
