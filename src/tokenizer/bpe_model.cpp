@@ -11,6 +11,8 @@ namespace {
 
 // Up to this many symbols a scan for the lowest rank beats a queue.
 constexpr size_t kShortPiece = 64;
+// Buffers of a longer piece are given back at once: 28 bytes per byte of text.
+constexpr size_t kKeepBuffers = size_t{1} << 20;
 
 }  // namespace
 
@@ -155,6 +157,11 @@ void BpeModel::merge_long(Workspace& workspace) const {
     }
   }
   std::erase(ids, -1);
+  if (count > kKeepBuffers) {
+    for (std::vector<int32_t>* buffer : {&ranks, &merged, &next, &previous})
+      std::vector<int32_t>().swap(*buffer);
+    std::vector<uint64_t>().swap(queue);
+  }
 }
 
 }  // namespace lh

@@ -35,6 +35,10 @@ class Field {
             path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key)};
   }
 
+  Field member(const std::string& key, const Json& value) const {
+    return {value, file_, fmt::format("{}: {}", path_, Json(key).dump())};
+  }
+
   Field item(size_t i) const { return {json_[i], file_, fmt::format("{}[{}]", path_, i)}; }
 
   std::vector<Field> items() const {
@@ -119,8 +123,11 @@ class Vocabulary {
 void read_vocab(const Field& vocab, Vocabulary& out) {
   if (!vocab.json().is_object())
     vocab.reject("expected an object of token: id, got {}", vocab.json().type_name());
-  for (const auto& [token, id] : vocab.json().items())
-    out.add(token, Field(id, vocab.where(), Vocabulary::quoted(token)).id(), true, vocab);
+  for (const auto& [token, id] : vocab.json().items()) {
+    // Large vocabularies: the field, which formats its path, is made only to complain.
+    const bool fits = id.is_number_unsigned() && id.get<uint64_t>() <= uint64_t{INT32_MAX};
+    out.add(token, fits ? id.get<int32_t>() : vocab.member(token, id).id(), true, vocab);
+  }
 }
 
 std::vector<AddedToken> read_added_tokens(const Field& list, Vocabulary& vocabulary) {
