@@ -112,12 +112,11 @@ void apply_override(YamlNode& root, const std::string& set, Problems& problems) 
 fs::path find_configs(const fs::path& recipe_folder) {
   if (const char* folder = std::getenv("LH_CONFIGS")) return folder;
   if (recipe_folder.empty()) return {};
-  std::error_code error;
-  for (fs::path at = fs::absolute(recipe_folder, error); !error; at = at.parent_path()) {
-    if (fs::is_directory(at / "configs", error)) return at / "configs";
-    if (at == at.parent_path()) break;
+  std::error_code ignored;  // an unreadable folder above holds no configs for us
+  for (fs::path at = fs::absolute(recipe_folder);; at = at.parent_path()) {
+    if (fs::is_directory(at / "configs", ignored)) return at / "configs";
+    if (at == at.parent_path()) return {};
   }
-  return {};
 }
 
 template <typename Struct>

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/timer.h"
+#include "checkpoint/checkpoint_folder.h"
 #include "config/load.h"
 #include "data/prefetcher.h"
 #include "optim/schedule.h"
@@ -18,34 +19,11 @@
 #include "train/saved_run.h"
 #include "train/signals.h"
 #include "train/step.h"
+#include "train/training_data.h"
 
 namespace lh {
 namespace fs = std::filesystem;
 namespace {
-
-TrainingBatches open_training_data(const Recipe& recipe, const Tokenizer& tokenizer) {
-  std::vector<TrainingBatches::Source> sources;
-  for (const DataSource& source : recipe.data.train) {
-    const std::vector<std::string> patterns = {source.path};
-    sources.push_back({open_shards(patterns), source.weight});
-    for (const auto& shard : sources.back().shards) check_tokenizer(*shard, tokenizer);
-  }
-  return TrainingBatches(std::move(sources),
-                         {.seq_tokens = recipe.data.seq_tokens,
-                          .sequences_per_step =
-                              recipe.schedule.batch_tokens / recipe.data.seq_tokens,
-                          .seed = static_cast<uint64_t>(recipe.run.seed),
-                          .shuffle = recipe.data.shuffle});
-}
-
-std::unique_ptr<EvaluationBatches> open_valid_data(const Recipe& recipe,
-                                                   const Tokenizer& tokenizer) {
-  if (recipe.data.valid.empty()) return nullptr;
-  auto shards = open_shards(recipe.data.valid);
-  for (const auto& shard : shards) check_tokenizer(*shard, tokenizer);
-  return std::make_unique<EvaluationBatches>(std::move(shards), recipe.data.seq_tokens,
-                                             recipe.eval.tokens);
-}
 
 /// Tokens per second over the last few steps, so that a pause shows and then fades.
 class Throughput {
@@ -154,18 +132,15 @@ class Run {
   bool step_once(Prefetcher& prefetcher, int64_t micro_batches) {
     const Timer timer;
     const double waited_before = prefetcher.waited_seconds();
-    bool interrupted = false;
-    std::vector<Batch> batches;  // kept for a replay bundle
     StepContext context{.model = model_,
                         .optimizer = *optimizer_,
                         .recipe = recipe_,
                         .batch =
                             [&](int64_t) {
-                              batches.emplace_back();
-                              const Fetch fetch = prefetcher.next(batches.back(), &stop_requested());
-                              interrupted = fetch != Fetch::kReady;
-                              if (interrupted) throw StopRequested{};
-                              return batches.back();
+                              Batch batch;
+                              if (prefetcher.next(batch, &stop_requested()) != Fetch::kReady)
+                                throw StopRequested{};
+                              return batch;
                             },
                         .micro_batches = micro_batches,
                         .valid_targets = train_data_.valid_targets_per_step(),

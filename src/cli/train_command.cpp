@@ -1,0 +1,66 @@
+// longhand train: runs a recipe with a live display, or plain lines in a log.
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "cli/app.h"
+#include "cli/commands.h"
+#include "cli/progress.h"
+#include "config/load.h"
+#include "train/signals.h"
+#include "train/trainer.h"
+
+namespace lh {
+namespace {
+
+void print_line(ProgressLine& progress, const std::string& text) {
+  progress.clear();
+  fmt::print("{}\n", text);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int train_command(const TrainArguments& arguments) {
+  if (!arguments.replay.empty()) {
+    const bool again = replay(arguments.replay,
+                              [](const std::string& line) { fmt::print("{}\n", line); });
+    return again ? kExitError : kExitOk;
+  }
+  const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
+  install_stop_signals();
+  ProgressLine progress;
+  TrainEvents events;
+  events.on_step = [&](const StepMetrics& m) {
+    progress.update(static_cast<double>(m.step) / static_cast<double>(m.steps), m.console_line());
+  };
+  events.on_log = [&](const StepMetrics& m) {
+    // On a terminal the live line shows every step; keeping ten of them is enough history.
+    const int64_t every = std::max<int64_t>(1, m.steps / 10);
+    if (!progress.live() || m.step % every == 0) print_line(progress, m.console_line());
+  };
+  events.on_eval = [&](int64_t step, const EvalResult& result) {
+    print_line(progress,
+               fmt::format("eval at step {}: loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte "
+                           "({} tokens in {})",
+                           step, result.loss, result.perplexity(), result.bits_per_byte,
+                           result.targets, format_duration(result.seconds)));
+  };
+  events.on_sample = [&](int64_t step, const std::string& text) {
+    print_line(progress, fmt::format("sample at step {}:\n  {}", step, text));
+  };
+  events.on_phase = [&](const std::string& phase, double share) { progress.update(share, phase); };
+
+  const TrainSummary summary = train(recipe, arguments.resume, events);
+  progress.clear();
+  if (summary.end == TrainEnd::kStopped) {
+    log_warn("stopped by signal {} at step {}; saved to {}. Go on with: longhand train {} --resume",
+             stop_signal(), summary.step, summary.checkpoint.string(), arguments.recipe);
+    return kExitStopped;
+  }
+  print_line(progress, fmt::format("done: {} steps, checkpoint {}", summary.step,
+                                   summary.checkpoint.string()));
+  return kExitOk;
+}
+
+}  // namespace lh
