@@ -62,7 +62,8 @@ size_t TextInput::read(std::span<char> buffer) {
 }
 
 int64_t TextInput::disk_position() const {
-  return gzoffset(state_->file);
+  const int64_t offset = gzoffset(state_->file);
+  return offset >= 0 ? offset : state_->bytes;  // a pipe has no position
 }
 
 SourceFile TextInput::source() const {
