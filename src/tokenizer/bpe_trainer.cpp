@@ -109,8 +109,8 @@ struct BpeTrainer::State {
   void count_waiting();
 };
 
-/// Ill-formed bytes end a stretch and are counted as a word of their own each: no merge is learned
-/// across them, as the text between them is what other trainers see.
+/// Ill-formed bytes end a stretch and are left out: no merge is learned from noise. Encoding falls
+/// back on single bytes there.
 void BpeTrainer::State::count_document(std::string_view text, Regex::Workspace& workspace,
                                        Counts& into) const {
   const PreTokenizer::Sink count = [&](const PreTokenizer::Piece& piece) {
