@@ -30,7 +30,8 @@ class BpeTrainer {
   explicit BpeTrainer(BpeTrainOptions options);
   ~BpeTrainer();
 
-  /// Adds one document; its ill-formed UTF-8 is left out. Documents are held until there is work for every thread, then counted.
+  /// Adds one document; its ill-formed UTF-8 is left out. Documents are held until there is work
+  /// for every thread, then counted.
   void add_text(std::string_view text);
 
   /// Called now and then with the tokens learned so far and the number wanted.

@@ -27,7 +27,8 @@ struct LearnOptions {
 };
 
 /// Repeats: merge the most frequent adjacent pair everywhere, of equals the one with the smaller
-/// ids. A pair that would spell a special token is never merged, so text can't produce one. Time is linear in the occurrences of all merged pairs, however long a word is.
+/// ids. A pair that would spell a special token is never merged, so text can't produce one. Time is
+/// linear in the occurrences of all merged pairs, however long a word is.
 LearnedVocabulary learn_merges(const std::vector<WordCount>& words, const LearnOptions& options,
                                const std::function<void(int64_t, int64_t)>& progress);
 
