@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 int open_or_fail(const fs::path& path, int flags) {
-  const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC, 0644);
   if (fd < 0) fail<IoError>("cannot open {}: {}", path.string(), std::strerror(errno));
   return fd;
 }
@@ -26,6 +26,10 @@ int open_or_fail(const fs::path& path, int flags) {
 
 RawFile RawFile::open_read(const fs::path& path) {
   return RawFile(open_or_fail(path, O_RDONLY), path.string());
+}
+
+RawFile RawFile::create(const fs::path& path) {
+  return RawFile(open_or_fail(path, O_RDWR | O_CREAT | O_TRUNC), path.string());
 }
 
 RawFile RawFile::open_write(const fs::path& path) {
@@ -82,6 +86,11 @@ void RawFile::write_at(int64_t offset, const void* data, int64_t bytes) {
     offset += put;
     bytes -= put;
   }
+}
+
+void RawFile::resize(int64_t bytes) {
+  if (::ftruncate(fd_, bytes) != 0)
+    fail<IoError>("cannot set the size of {} to {} bytes: {}", name_, bytes, std::strerror(errno));
 }
 
 }  // namespace lh

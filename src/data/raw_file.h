@@ -11,6 +11,7 @@ namespace lh {
 class RawFile {
  public:
   static RawFile open_read(const std::filesystem::path& path);
+  static RawFile create(const std::filesystem::path& path);      // empties an existing one
   static RawFile open_write(const std::filesystem::path& path);  // must exist; read and write
   /// An unnamed file in `folder` that vanishes with the process, whatever ends it.
   static RawFile temporary_in(const std::filesystem::path& folder);
@@ -23,6 +24,7 @@ class RawFile {
   /// Reads exactly `bytes`; IoError on a system error or when the file ends before that.
   void read_at(int64_t offset, void* data, int64_t bytes) const;
   void write_at(int64_t offset, const void* data, int64_t bytes);
+  void resize(int64_t bytes);
 
  private:
   RawFile(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}

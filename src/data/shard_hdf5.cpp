@@ -2,13 +2,16 @@
 
 #include <hdf5.h>
 
-#include <array>
+#include <algorithm>
 #include <bit>
+#include <cstdlib>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/error.h"
 #include "base/hdf5_lock.h"
+#include "data/raw_file.h"
 #include "data/shard_seal.h"
 
 namespace lh {
@@ -84,16 +87,51 @@ Handle fixed_string(size_t bytes) {
 
 // ---- writing ------------------------------------------------------------------------------------
 
+/// What the library would have written to a file. It keeps a file in memory between these calls.
+struct FileImage {
+  static FileImage& of(void* self) { return *static_cast<FileImage*>(self); }
+
+  static H5FD_file_image_callbacks_t callbacks(FileImage* self) {
+    return {
+        [](size_t bytes, H5FD_file_image_op_t, void*) { return std::malloc(bytes); },
+        [](void* to, const void* from, size_t bytes, H5FD_file_image_op_t, void*) {
+          return std::memcpy(to, from, bytes);
+        },
+        [](void* memory, size_t bytes, H5FD_file_image_op_t, void* image) {
+          void* moved = std::realloc(memory, bytes);
+          if (moved != nullptr) of(image).size = bytes;
+          return moved;
+        },
+        [](void* memory, H5FD_file_image_op_t op, void* image) -> herr_t {
+          if (op == H5FD_FILE_IMAGE_OP_FILE_CLOSE)
+            of(image).bytes.assign(static_cast<const char*>(memory), of(image).size);
+          std::free(memory);
+          return 0;
+        },
+        [](void* image) { return image; },
+        [](void*) -> herr_t { return 0; },
+        self,
+    };
+  }
+
+  size_t size = 0;
+  std::string bytes;  // after the file is closed
+};
+
+/// Builds the file in memory. The library must not write to a disk that may be full: after a
+/// failed write it can neither close the file nor end the process without touching freed memory.
+/// The file never exceeds the structure and what lies before its last part, since arrays without
+/// content take no memory at the end of a file that is closed without a flush.
 class StructureWriter {
  public:
   explicit StructureWriter(const fs::path& path)
       : path_(path),
         create_(H5Pcreate(H5P_FILE_CREATE), H5Pclose),
-        access_(file_access()),
+        access_(memory_access()),
         file_((H5Pset_userblock(create_, kSealBytes),
                H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create_, access_)),
               H5Fclose) {
-    if (!file_.ok()) fail_writing();
+    check(file_.ok());
   }
 
   void attribute(const char* name, int64_t value) {
@@ -118,8 +156,9 @@ class StructureWriter {
     check(data.ok() && H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value.data()) >= 0);
   }
 
-  /// A contiguous array with its place in the file assigned and nothing written there.
-  void array(const char* name, hid_t type, int64_t size) {
+  /// A contiguous array with its place in the file assigned and nothing written there. Returns
+  /// the place.
+  int64_t array(const char* name, hid_t type, int64_t size) {
     const hsize_t extent = static_cast<hsize_t>(size);
     Handle space(H5Screate_simple(1, &extent, nullptr), H5Sclose);
     Handle creation = dataset_creation();
@@ -128,19 +167,33 @@ class StructureWriter {
     H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
     Handle data(H5Dcreate2(file_, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT), H5Dclose);
     check(data.ok());
+    return static_cast<int64_t>(H5Dget_offset(data));
   }
 
-  void close() { check(H5Fflush(file_, H5F_SCOPE_GLOBAL) >= 0 && file_.close() >= 0); }
+  /// Closes the file and returns its bytes; those missing up to `size` belong to arrays.
+  std::string close(int64_t& size) {
+    hsize_t bytes = 0;
+    check(H5Fget_filesize(file_, &bytes) >= 0 && file_.close() >= 0);
+    size = static_cast<int64_t>(bytes);
+    image_.bytes.resize(std::min(image_.bytes.size(), static_cast<size_t>(bytes)));
+    return std::move(image_.bytes);
+  }
 
  private:
-  void check(bool ok) const {
-    if (!ok) fail_writing();
+  Handle memory_access() {
+    Handle access = file_access();
+    H5Pset_fapl_core(access, /*increment=*/1 << 16, /*backing_store=*/0);
+    H5FD_file_image_callbacks_t callbacks = FileImage::callbacks(&image_);
+    H5Pset_file_image_callbacks(access, &callbacks);
+    H5Pset_meta_block_size(access, 1 << 13);  // all of the structure in front of the arrays
+    return access;
   }
-  [[noreturn]] void fail_writing() const {
-    fail<IoError>("cannot write {}: {}", path_.string(), hdf5_reason());
+  void check(bool ok) const {
+    if (!ok) fail<IoError>("cannot lay out {}: {}", path_.string(), hdf5_reason());
   }
 
   const fs::path& path_;
+  FileImage image_;
   Handle create_;
   Handle access_;
   Handle file_;
@@ -272,8 +325,11 @@ std::vector<SourceFile> sources_from_json(const fs::path& path, const std::strin
 ShardLayout create_shard_structure(const fs::path& path, const ShardInfo& info,
                                    const std::string& tokenizer_json) {
   const std::string sources = sources_to_json(info.sources);
-  Hdf5Section section;
+  ShardLayout layout;
+  std::string structure;
+  int64_t file_bytes = 0;
   {
+    Hdf5Section section;
     StructureWriter file(path);
     file.attribute("format_version", kShardFormat);
     file.attribute("vocab_size", info.vocab_size);
@@ -283,19 +339,15 @@ ShardLayout create_shard_structure(const fs::path& path, const ShardInfo& info,
     file.attribute("content_digest", info.content_digest);
     file.text("tokenizer_json", tokenizer_json);
     file.text("sources", sources);
-    file.array("document_offsets", H5T_STD_I64LE, info.documents + 1);
-    file.array("document_bytes", H5T_STD_I64LE, info.documents);
-    file.array("tokens", info.token_width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, info.tokens);
-    file.close();
+    layout.offsets_begin = file.array("document_offsets", H5T_STD_I64LE, info.documents + 1);
+    layout.bytes_begin = file.array("document_bytes", H5T_STD_I64LE, info.documents);
+    layout.tokens_begin =
+        file.array("tokens", info.token_width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, info.tokens);
+    structure = file.close(file_bytes);
   }
-  StructureReader file(path);
-  ShardLayout layout;
-  int64_t size = 0;
-  size_t type = 0;
-  layout.offsets_begin = file.array("document_offsets", {H5T_STD_I64LE}, "int64", size, type);
-  layout.bytes_begin = file.array("document_bytes", {H5T_STD_I64LE}, "int64", size, type);
-  layout.tokens_begin =
-      file.array("tokens", {H5T_STD_U16LE, H5T_STD_U32LE}, "an integer array", size, type);
+  RawFile file = RawFile::create(path);
+  file.write_at(0, structure.data(), static_cast<int64_t>(structure.size()));
+  file.resize(file_bytes);
   return layout;
 }
 

@@ -16,7 +16,8 @@ struct ShardLayout {
   int64_t bytes_begin = 0;
 };
 
-/// Creates the file, with datasets sized after `info` and uninitialised arrays.
+/// Creates the file, with datasets sized after `info` and arrays of no particular content. IoError
+/// when it can't be written.
 ShardLayout create_shard_structure(const std::filesystem::path& path, const ShardInfo& info,
                                    const std::string& tokenizer_json);
 

@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 #include <csignal>
 #include <thread>
+#include <utility>
 
 #include "base/hdf5_lock.h"
 #include "base/philox.h"
@@ -244,10 +245,14 @@ void change_and_seal(const std::filesystem::path& path, const F& change,
     const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
     REQUIRE(file >= 0);
     change(file);
+    const int64_t tokens_bytes = std::exchange(seal.tokens_bytes, 0);
+    seal.tokens_begin = kSealBytes;
     if (const hid_t data = H5Dopen2(file, "tokens", H5P_DEFAULT); data >= 0) {
       // Without a place in the file, the library gives -1 plus the user block.
-      if (const haddr_t begin = H5Dget_offset(data); begin >= kSealBytes && begin < 1 << 20)
+      if (const haddr_t begin = H5Dget_offset(data); begin >= kSealBytes && begin < 1 << 20) {
         seal.tokens_begin = static_cast<int64_t>(begin);
+        seal.tokens_bytes = tokens_bytes;
+      }
       H5Dclose(data);
     }
     REQUIRE(H5Fclose(file) >= 0);
