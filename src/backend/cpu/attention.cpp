@@ -1,177 +1,178 @@
-// Softmax attention, one query row at a time with an online softmax: O(tokens) memory, any
-// floating dtype, sums in f32 (f64 for f64). Work is split over heads (and, forward, over query
-// rows); every sum has a fixed order, so results do not depend on the number of threads.
 #include "backend/attention.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-#include <vector>
+
+#include "backend/cpu/attention_internal.h"
+#include "backend/cpu/operands.h"
+#include "backend/cpu/simd/attention_tiles.h"
 
 namespace lh::cpu {
 namespace {
 
-/// Keys that query row i of a segment sees: [0, sinks) and [begin, end), relative to the segment.
-struct VisibleKeys {
-  int64_t sinks, begin, end;
+constexpr const char* kOp = "attention";
+
+/// [rows, heads, d] of the dtype of q, heads and channels contiguous.
+void check_rows(const Tensor& t, const Tensor& q, std::string_view name) {
+  check_rank(t, 3, kOp, name);
+  check_dtype(t, q.dtype(), kOp, name);
+  const bool heads_ok = t.size(1) == 1 || t.strides()[1] == t.size(2);
+  if (!heads_ok || (t.size(2) > 1 && t.strides()[2] != 1))
+    fail<ShapeError>("[{}] {}: heads and channels must be contiguous, got {} with strides {}", kOp,
+                     name, t.str(), t.strides().str());
+}
+
+struct Interval {
+  int64_t begin, end;
 };
 
-VisibleKeys visible_keys(const AttentionSegment& segment, const AttentionMask& mask, int64_t i) {
-  const int64_t position = segment.query_offset + i;
-  const int64_t end = std::clamp<int64_t>(position + 1, 0, segment.key_length);
-  const int64_t begin =
-      mask.window == 0 ? 0 : std::clamp<int64_t>(position + 1 - mask.window, 0, end);
-  return {std::min(mask.sinks, begin), begin, end};
-}
-
-template <typename F>
-void for_each_key(const VisibleKeys& keys, F&& function) {
-  for (int64_t j = 0; j < keys.sinks; ++j) function(j);
-  for (int64_t j = keys.begin; j < keys.end; ++j) function(j);
-}
-
-template <typename T, typename A>
-A dot(const T* a, const T* b, int64_t d) {
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < d; ++i) sum += static_cast<A>(a[i]) * static_cast<A>(b[i]);
-  return sum;
-}
-
-/// A [rows, heads, d] tensor with contiguous inner dimensions.
-template <typename T>
-struct Rows {
-  T* data;
-  int64_t row_stride, d;
-  explicit Rows(const Tensor& t)
-      : data(t.data<T>()), row_stride(t.strides()[0]), d(t.size(2)) {
-    LH_CHECK(t.strides()[2] == 1 && t.strides()[1] == d,
-             "[attention] heads and channels must be contiguous, got strides {}",
-             t.strides().str());
+/// Throws when an interval leaves [0, rows) or meets another. Empty intervals are dropped, the
+/// rest is returned in ascending order.
+std::vector<Interval> disjoint(std::vector<Interval> intervals, int64_t rows,
+                               std::string_view name) {
+  std::erase_if(intervals, [](const Interval& i) { return i.begin == i.end; });
+  std::sort(intervals.begin(), intervals.end(),
+            [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
+  int64_t at = 0;
+  for (const Interval& i : intervals) {
+    if (i.begin < at || i.end < i.begin || i.end > rows)
+      fail<ShapeError>(
+          "[{}] {} of a segment, rows [{}, {}): expected disjoint ranges within {} rows", kOp, name,
+          i.begin, i.end, rows);
+    at = i.end;
   }
-  T* at(int64_t row, int64_t head) const { return data + row * row_stride + head * d; }
-};
+  return intervals;
+}
 
-template <typename T>
+std::vector<Interval> query_ranges(const AttentionPlan& plan, int64_t rows, bool with_keys_only) {
+  std::vector<Interval> ranges;
+  for (const AttentionSegment& s : plan.segments)
+    if (!with_keys_only || s.key_length > 0)
+      ranges.push_back({s.query_begin, s.query_begin + s.query_length});
+  return disjoint(std::move(ranges), rows, "queries");
+}
+
+/// Calls fill(row) for each row outside the ranges.
+template <typename F>
+void for_rows_outside(const std::vector<Interval>& ranges, int64_t rows, F&& fill) {
+  int64_t row = 0;
+  for (const Interval& range : ranges) {
+    for (; row < range.begin; ++row) fill(row);
+    row = range.end;
+  }
+  for (; row < rows; ++row) fill(row);
+}
+
+void zero_rows_outside(const std::vector<Interval>& ranges, Tensor& t) {
+  const HeadRows rows(t);
+  const auto bytes = static_cast<size_t>(t.size(1) * rows.d * rows.element_bytes);
+  for_rows_outside(ranges, t.size(0), [&](int64_t row) { std::fill_n(rows.at(row, 0), bytes, 0); });
+}
+
+template <typename Real>
+AttentionCall<Real> make_call(const Tensor& q, const Tensor& k, const Tensor& v,
+                              const AttentionPlan& plan, const Tensor& out, const Tensor& lse) {
+  check_rows(q, q, "q");
+  check_rows(k, q, "k");
+  check_rows(v, q, "v");
+  check_rows(out, q, "out");
+  if (k.size(1) == 0 || q.size(1) % k.size(1) != 0)
+    fail<ShapeError>("[{}] {} query heads are not a multiple of {} key-value heads", kOp, q.size(1),
+                     k.size(1));
+  check_shape(k, {k.size(0), k.size(1), q.size(2)}, kOp, "k");
+  check_shape(v, {k.size(0), k.size(1), v.size(2)}, kOp, "v");
+  check_shape(out, {q.size(0), q.size(1), v.size(2)}, kOp, "out");
+  check_sum(lse, {q.size(0), q.size(1)}, q.dtype(), kOp, "lse");
+  if (!(plan.scale > 0) || plan.mask.window < 0 || plan.mask.sinks < 0)
+    fail<ShapeError>("[{}] expected scale > 0, window >= 0 and sinks >= 0, got {}, {} and {}", kOp,
+                     plan.scale, plan.mask.window, plan.mask.sinks);
+  for (const AttentionSegment& s : plan.segments)
+    if (s.key_length < 0 || s.key_begin < 0 || s.key_begin + s.key_length > k.size(0))
+      fail<ShapeError>("[{}] keys of a segment, rows [{}, {}): expected a range within {} rows",
+                       kOp, s.key_begin, s.key_begin + s.key_length, k.size(0));
+
+  AttentionCall<Real> call{plan, tile_ops<Real>(q.dtype())};
+  call.q = HeadRows(q);
+  call.k = HeadRows(k);
+  call.v = HeadRows(v);
+  call.out = HeadRows(out);
+  call.lse = lse.data<Real>();
+  call.heads = q.size(1);
+  call.kv_heads = k.size(1);
+  call.group = call.heads / call.kv_heads;
+  call.depth = static_cast<int>(round_up(call.q.d, call.ops.depth_multiple));
+  call.v_depth = static_cast<int>(round_up(call.v.d, call.ops.depth_multiple));
+  return call;
+}
+
+template <typename Real>
 void forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
              Tensor& out, Tensor& lse) {
-  using A = accumulate_t<T>;
-  const Rows<T> queries(q), keys(k), values(v), outputs(out);
-  A* logs = lse.data<A>();
-  const int64_t heads = q.size(1), group = heads / k.size(1);
-  std::fill_n(out.data<T>(), out.numel(), T(0.0f));
-  std::fill_n(logs, lse.numel(), -std::numeric_limits<A>::infinity());
-  for (const AttentionSegment& segment : plan.segments) {
-#pragma omp parallel
-    {
-      std::vector<A> sum(static_cast<size_t>(values.d));
-#pragma omp for collapse(2) schedule(dynamic, 16)
-      for (int64_t i = 0; i < segment.query_length; ++i) {
-        for (int64_t h = 0; h < heads; ++h) {
-          const VisibleKeys visible = visible_keys(segment, plan.mask, i);
-          if (visible.end == 0) continue;
-          const int64_t row = segment.query_begin + i;
-          A top = -std::numeric_limits<A>::infinity(), total = 0;
-          std::fill(sum.begin(), sum.end(), A(0));
-          for_each_key(visible, [&](int64_t j) {
-            const int64_t key = segment.key_begin + j;
-            const A score = static_cast<A>(plan.scale) *
-                            dot<T, A>(queries.at(row, h), keys.at(key, h / group), keys.d);
-            if (score > top) {
-              const A shrink = std::exp(top - score);
-              total *= shrink;
-              for (A& s : sum) s *= shrink;
-              top = score;
-            }
-            const A p = std::exp(score - top);
-            total += p;
-            const T* value = values.at(key, h / group);
-            for (int64_t c = 0; c < values.d; ++c)
-              sum[static_cast<size_t>(c)] += p * static_cast<A>(value[c]);
-          });
-          T* result = outputs.at(row, h);
-          for (int64_t c = 0; c < values.d; ++c)
-            result[c] = static_cast<T>(sum[static_cast<size_t>(c)] / total);
-          logs[row * heads + h] = top + std::log(total);
-        }
-      }
-    }
+  const AttentionCall<Real> call = make_call<Real>(q, k, v, plan, out, lse);
+  const std::vector<Interval> ranges = query_ranges(plan, q.size(0), false);
+  zero_rows_outside(ranges, out);
+  for_rows_outside(ranges, q.size(0), [&](int64_t row) {
+    std::fill_n(call.lse + row * call.heads, call.heads, -std::numeric_limits<Real>::infinity());
+  });
+  std::vector<int> tiled, decoding;
+  for (size_t s = 0; s < plan.segments.size(); ++s) {
+    const bool few = is_decoding(plan.segments[s], call.group, q.dtype());
+    (few ? decoding : tiled).push_back(static_cast<int>(s));
   }
+  forward_tiles(call, tiled);
+  if constexpr (std::is_same_v<Real, float>) forward_decode(call, decoding, q.dtype());
 }
 
-template <typename T>
+template <typename Real>
 void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
               const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan, Tensor& dq,
               Tensor& dk, Tensor& dv) {
-  using A = accumulate_t<T>;
-  const Rows<T> queries(q), keys(k), values(v), outputs(out), d_outputs(d_out);
-  const Rows<T> dqs(dq), dks(dk), dvs(dv);
-  const A* logs = lse.data<A>();
-  const int64_t heads = q.size(1), kv_heads = k.size(1), group = heads / kv_heads;
-  std::fill_n(dq.data<T>(), dq.numel(), T(0.0f));
-  std::fill_n(dk.data<T>(), dk.numel(), T(0.0f));
-  std::fill_n(dv.data<T>(), dv.numel(), T(0.0f));
-  for (const AttentionSegment& segment : plan.segments) {
-#pragma omp parallel for schedule(static)
-    for (int64_t g = 0; g < kv_heads; ++g) {
-      // Sums over all queries stay in the wide type until the head is done.
-      std::vector<A> dk_sum(static_cast<size_t>(segment.key_length * keys.d));
-      std::vector<A> dv_sum(static_cast<size_t>(segment.key_length * values.d));
-      std::vector<A> dq_sum(static_cast<size_t>(keys.d));
-      for (int64_t h = g * group; h < (g + 1) * group; ++h) {
-        for (int64_t i = 0; i < segment.query_length; ++i) {
-          const VisibleKeys visible = visible_keys(segment, plan.mask, i);
-          if (visible.end == 0) continue;
-          const int64_t row = segment.query_begin + i;
-          const T* query = queries.at(row, h);
-          const T* gradient = d_outputs.at(row, h);
-          const A delta = dot<T, A>(outputs.at(row, h), gradient, values.d);
-          const A log_sum = logs[row * heads + h];
-          std::fill(dq_sum.begin(), dq_sum.end(), A(0));
-          for_each_key(visible, [&](int64_t j) {
-            const T* key = keys.at(segment.key_begin + j, g);
-            const T* value = values.at(segment.key_begin + j, g);
-            const A p =
-                std::exp(static_cast<A>(plan.scale) * dot<T, A>(query, key, keys.d) - log_sum);
-            const A ds = static_cast<A>(plan.scale) * p *
-                         (dot<T, A>(gradient, value, values.d) - delta);
-            A* dkey = &dk_sum[static_cast<size_t>(j * keys.d)];
-            A* dvalue = &dv_sum[static_cast<size_t>(j * values.d)];
-            for (int64_t c = 0; c < keys.d; ++c) {
-              dq_sum[static_cast<size_t>(c)] += ds * static_cast<A>(key[c]);
-              dkey[c] += ds * static_cast<A>(query[c]);
-            }
-            for (int64_t c = 0; c < values.d; ++c) dvalue[c] += p * static_cast<A>(gradient[c]);
-          });
-          for (int64_t c = 0; c < keys.d; ++c)
-            dqs.at(row, h)[c] = static_cast<T>(dq_sum[static_cast<size_t>(c)]);
-        }
-      }
-      for (int64_t j = 0; j < segment.key_length; ++j) {
-        for (int64_t c = 0; c < keys.d; ++c)
-          dks.at(segment.key_begin + j, g)[c] =
-              static_cast<T>(dk_sum[static_cast<size_t>(j * keys.d + c)]);
-        for (int64_t c = 0; c < values.d; ++c)
-          dvs.at(segment.key_begin + j, g)[c] =
-              static_cast<T>(dv_sum[static_cast<size_t>(j * values.d + c)]);
-      }
-    }
-  }
+  AttentionCall<Real> call = make_call<Real>(q, k, v, plan, out, lse);
+  check_rows(d_out, q, "d_out");
+  check_rows(dq, q, "dq");
+  check_rows(dk, q, "dk");
+  check_rows(dv, q, "dv");
+  check_shape(d_out, out.shape(), kOp, "d_out");
+  check_shape(dq, q.shape(), kOp, "dq");
+  check_shape(dk, k.shape(), kOp, "dk");
+  check_shape(dv, v.shape(), kOp, "dv");
+  call.d_out = HeadRows(d_out);
+  call.dq = HeadRows(dq);
+  call.dk = HeadRows(dk);
+  call.dv = HeadRows(dv);
+  std::vector<Interval> keys;
+  for (const AttentionSegment& s : plan.segments)
+    keys.push_back({s.key_begin, s.key_begin + s.key_length});
+  keys = disjoint(std::move(keys), k.size(0), "keys");
+  query_ranges(plan, q.size(0), false);
+  zero_rows_outside(query_ranges(plan, q.size(0), true), dq);
+  zero_rows_outside(keys, dk);
+  zero_rows_outside(keys, dv);
+  backward_tiles(call);
 }
 
 }  // namespace
 
+template <>
+const TileOps<float>& tile_ops<float>(DType dtype) {
+  if (dtype == DType::kF32) return LH_SIMD_CALL(tile_ops_f32());
+  return LH_SIMD_CALL(tile_ops_bf16());
+}
+template <>
+const TileOps<double>& tile_ops<double>(DType) {
+  return LH_SIMD_CALL(tile_ops_f64());
+}
+
 void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
                        Tensor& out, Tensor& lse) {
-  dispatch_float(q.dtype(), "attention",
-                 [&]<typename T>() { forward<T>(q, k, v, plan, out, lse); });
+  dispatch_float(q.dtype(), kOp,
+                 [&]<typename T>() { forward<accumulate_t<T>>(q, k, v, plan, out, lse); });
 }
 
 void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                         const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,
                         Tensor& dq, Tensor& dk, Tensor& dv) {
-  dispatch_float(q.dtype(), "attention", [&]<typename T>() {
-    backward<T>(q, k, v, out, lse, d_out, plan, dq, dk, dv);
+  dispatch_float(q.dtype(), kOp, [&]<typename T>() {
+    backward<accumulate_t<T>>(q, k, v, out, lse, d_out, plan, dq, dk, dv);
   });
 }
 

@@ -1,0 +1,156 @@
+// Forward pass over tiles (FlashAttention-2, Dao 2023): a task keeps a few query tiles and their
+// running softmax while the keys they see stream past, packed once for all of them.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "backend/cpu/attention_internal.h"
+
+namespace lh::cpu {
+namespace {
+
+/// Query tiles of a task. Four share the cost of packing a key tile, and fit the second cache.
+constexpr int kItems = 4;
+
+template <typename Real>
+struct Item {
+  QueryTile queries;
+  int64_t head = 0;
+  int columns = 0;      // queries, padded
+  void* q = nullptr;    // right operand
+  Real* sum = nullptr;  // [v_depth][kTile], transposed output before normalisation
+  Real *top = nullptr, *total = nullptr;
+};
+
+template <typename Real>
+struct Scratch {
+  Item<Real> items[kItems];
+  void *k, *v, *p;
+  Real *scores, *shrink;
+
+  Scratch(Carver& carver, const AttentionCall<Real>& call) {
+    for (Item<Real>& item : items) {
+      item.q = carver.take<Real>(int64_t{kTile} * call.depth);
+      item.sum = carver.take<Real>(int64_t{kTile} * call.v_depth);
+      item.top = carver.take<Real>(kTile);
+      item.total = carver.take<Real>(kTile);
+    }
+    k = carver.take<Real>(int64_t{kTile} * call.depth);
+    v = carver.take<Real>(int64_t{kTile} * call.v_depth);
+    scores = carver.take<Real>(kTile * kTile);
+    p = call.ops.shared_layouts ? scores : carver.take<Real>(kTile * kTile);
+    shrink = carver.take<Real>(kTile);
+  }
+};
+
+template <typename Real>
+void begin_item(const AttentionCall<Real>& call, const AttentionSegment& segment, int64_t index,
+                int64_t kv_head, Item<Real>& item) {
+  item.queries = query_tile(segment, index / call.group);
+  item.head = kv_head * call.group + index % call.group;
+  item.columns = static_cast<int>(call.padded_columns(item.queries.count));
+  call.ops.pack_right(call.q.at(segment.query_begin + item.queries.first, item.head),
+                      call.q.row_stride, item.queries.count, call.q.d, call.depth, nullptr, item.q);
+  std::fill_n(item.sum, int64_t{kTile} * call.v_depth, Real(0));
+  std::fill_n(item.top, kTile, -std::numeric_limits<Real>::infinity());
+  std::fill_n(item.total, kTile, Real(0));
+}
+
+template <typename Real>
+void end_item(const AttentionCall<Real>& call, const AttentionSegment& segment,
+              const Item<Real>& item) {
+  Real factor[kTile];
+  const int64_t row = segment.query_begin + item.queries.first;
+  for (int i = 0; i < item.queries.count; ++i) {
+    const bool blind = item.top[i] == -std::numeric_limits<Real>::infinity();
+    factor[i] = blind ? Real(0) : 1 / item.total[i];
+    const double log2_sum = static_cast<double>(item.top[i]) + std::log2(item.total[i]);
+    call.lse[(row + i) * call.heads + item.head] =
+        blind ? item.top[i] : static_cast<Real>(log2_sum * kLn2);
+  }
+  call.ops.store_columns(item.sum, item.queries.count, call.v.d, factor,
+                         call.out.at(row, item.head), call.out.row_stride);
+}
+
+/// Adds one key tile, packed in the scratch, to the running softmax of one query tile.
+template <typename Real>
+void attend(const AttentionCall<Real>& call, const Scratch<Real>& scratch, const Item<Real>& item,
+            int64_t key_begin, const VisibleRows& rows) {
+  const TileOps<Real>& ops = call.ops;
+  ops.matmul_nn({scratch.k, call.depth, rows.begin}, item.q, kTile, scratch.scores, kTile,
+                rows.count, item.columns, call.q.d, false);
+  if (rows.masked) {
+    ColumnRanges ranges;
+    column_ranges(call.plan.mask, item.queries, key_begin, rows, item.columns, ranges);
+    ops.mask(scratch.scores, rows.count, item.columns, ranges.begin, ranges.end);
+  }
+  if (ops.softmax(scratch.scores, rows.count, item.columns, call.log2_scale(), item.top, item.total,
+                  scratch.shrink, scratch.p))
+    ops.scale_columns(item.sum, call.v.d, item.columns, scratch.shrink);
+  ops.matmul_tn({scratch.v, call.v_depth, rows.begin}, scratch.p, kTile, item.sum, kTile, call.v.d,
+                item.columns, rows.count, true);
+}
+
+template <typename Real>
+void run_task(const AttentionCall<Real>& call, const AttentionTask& task, Scratch<Real>& scratch) {
+  const AttentionSegment& segment = call.plan.segments[static_cast<size_t>(task.segment)];
+  const auto count = static_cast<int>(task.end - task.begin);
+  for (int i = 0; i < count; ++i)
+    begin_item(call, segment, task.begin + i, task.kv_head, scratch.items[i]);
+
+  const KeyTileRange range = key_tiles(segment, call.plan.mask, scratch.items[0].queries.position,
+                                       scratch.items[count - 1].queries.last_position());
+  for (int64_t tile = range.start(); tile < range.end; tile = range.next(tile)) {
+    const int64_t key_begin = tile * kTile;
+    const auto keys = static_cast<int>(std::min<int64_t>(kTile, segment.key_length - key_begin));
+    const int64_t row = segment.key_begin + key_begin;
+    bool packed = false;
+    for (int i = 0; i < count; ++i) {
+      const VisibleRows rows =
+          visible_rows(call.plan.mask, scratch.items[i].queries, key_begin, keys);
+      if (rows.count == 0) continue;
+      if (!packed) {
+        call.ops.pack_left(call.k.at(row, task.kv_head), call.k.row_stride, keys, call.k.d,
+                           call.depth, scratch.k, nullptr);
+        call.ops.pack_left(call.v.at(row, task.kv_head), call.v.row_stride, keys, call.v.d,
+                           call.v_depth, nullptr, scratch.v);
+        packed = true;
+      }
+      attend(call, scratch, scratch.items[i], key_begin, rows);
+    }
+  }
+  for (int i = 0; i < count; ++i) end_item(call, segment, scratch.items[i]);
+}
+
+}  // namespace
+
+template <typename Real>
+void forward_tiles(const AttentionCall<Real>& call, const std::vector<int>& segments) {
+  // The items of a task are independent, so their number may follow the machine without changing
+  // a bit of the result.
+  const int threads = omp_get_max_threads();
+  std::vector<AttentionTask> tasks;
+  for (int items = kItems; items >= 1; items /= 2) {
+    tasks = query_tasks(call.plan, segments, call.kv_heads, call.group, items);
+    if (static_cast<int64_t>(tasks.size()) >= 4 * threads) break;
+  }
+  if (tasks.empty()) return;
+  Carver measure(nullptr);
+  Scratch<Real>(measure, call);
+  const int team = static_cast<int>(std::min<int64_t>(threads, static_cast<int64_t>(tasks.size())));
+  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8);
+#pragma omp parallel num_threads(team)
+  {
+    Carver carver(memory.raw() + omp_get_thread_num() * measure.used());
+    Scratch<Real> scratch(carver, call);
+    call.ops.thread_begin();
+#pragma omp for schedule(dynamic, 1)
+    for (size_t t = 0; t < tasks.size(); ++t) run_task(call, tasks[t], scratch);
+    call.ops.thread_end();
+  }
+}
+
+template void forward_tiles(const AttentionCall<float>&, const std::vector<int>&);
+template void forward_tiles(const AttentionCall<double>&, const std::vector<int>&);
+
+}  // namespace lh::cpu
