@@ -1,0 +1,223 @@
+// The binary as a user runs it: prepare, train, kill, resume, evaluate, generate, and wrong inputs.
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include "base/file.h"
+#include "base/philox.h"
+#include "base/timer.h"
+
+namespace {
+
+using namespace lh;
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int code = 0;  // exit code, or 128 + signal
+  std::string output;
+};
+
+/// A folder of its own, with a small prepared corpus, removed at the end.
+class Workspace {
+ public:
+  Workspace() {
+    static int number = 0;
+    root = fs::temp_directory_path() / fmt::format("lh_e2e_{}_{}", ::getpid(), number++);
+    fs::create_directories(root);
+    std::ofstream text(root / "text.txt");
+    Philox random(5);
+    const char* const words[] = {"time", "long", "hand", "write", "read", "learns", "the", "a"};
+    for (int i = 0; i < 20000; ++i) text << words[random.below(8)] << (i % 11 == 10 ? ".\n" : " ");
+    text.close();
+    REQUIRE(run({"data", "prepare", path("text.txt"), "--output", path("train.h5"),
+                 "--valid-output", path("valid.h5"), "--valid-last-bytes", "4000"})
+                .code == 0);
+  }
+  ~Workspace() { fs::remove_all(root); }
+
+  std::string path(const std::string& name) const { return (root / name).string(); }
+
+  /// Starts the binary; with kill_after >= 0 sends `signal` after so many seconds.
+  Outcome run(std::vector<std::string> arguments, double kill_after = -1, int signal = 0) const {
+    const std::string log = path("log");
+    const pid_t child = fork();
+    if (child == 0) {
+      const int out = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+      dup2(out, 1);
+      dup2(out, 2);
+      setenv("OMP_NUM_THREADS", "1", 1);
+      std::vector<char*> argv = {const_cast<char*>(LH_BINARY)};
+      for (std::string& argument : arguments) argv.push_back(argument.data());
+      argv.push_back(nullptr);
+      execv(LH_BINARY, argv.data());
+      _exit(127);
+    }
+    if (kill_after >= 0) {
+      usleep(static_cast<useconds_t>(kill_after * 1e6));
+      kill(child, signal);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(log)};
+  }
+
+  /// Trains the smoke recipe into runs/<name>.
+  std::vector<std::string> train(const std::string& name,
+                                 const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> arguments = {"train",
+                                          LH_SOURCE_DIR "/recipes/smoke/smoke_cpu.yaml",
+                                          "--set",
+                                          "run.out_dir=" + path(name),
+                                          "--set",
+                                          "data.train=[{path: " + path("train.h5") + "}]",
+                                          "--set",
+                                          "data.valid=[" + path("valid.h5") + "]"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+
+  std::string weights(const std::string& name, int step) const {
+    return read_file(root / name / "checkpoints" / fmt::format("step_{:08}", step) /
+                     "model.safetensors");
+  }
+  std::string state(const std::string& name, int step) const {
+    return read_file(root / name / "checkpoints" / fmt::format("step_{:08}", step) / "state.h5");
+  }
+
+  fs::path root;
+};
+
+TEST_CASE("train evaluate and generate work from the command line") {
+  const Workspace w;
+  const Outcome trained = w.run(w.train("run"));
+  INFO(trained.output);
+  REQUIRE(trained.code == 0);
+  CHECK(trained.output.find("eval at step 30") != std::string::npos);
+  const Outcome evaluated = w.run({"eval", w.path("run")});
+  CHECK(evaluated.code == 0);
+  CHECK(evaluated.output.find("bits per byte") != std::string::npos);
+  const std::vector<std::string> generate = {"generate", w.path("run"), "--prompt", "the long ",
+                                             "--tokens", "20", "--seed", "4"};
+  const Outcome generated = w.run(generate);
+  CHECK(generated.code == 0);
+  CHECK(generated.output.starts_with("the long "));
+  const auto text = [](const Outcome& o) { return o.output.substr(0, o.output.find("[generate]")); };
+  CHECK(text(w.run(generate)) == text(generated));
+}
+
+TEST_CASE("a run killed at random moments resumes to bitwise the uninterrupted result") {
+  const Workspace w;
+  const Timer timer;
+  REQUIRE(w.run(w.train("whole", {"--set", "checkpoint.every_steps=3"})).code == 0);
+  const double whole_seconds = timer.seconds();
+  Philox random(static_cast<uint64_t>(::getpid()));
+  const auto again =
+      w.train("killed", {"--set", "checkpoint.every_steps=3", "--resume"});
+  int kills = 0;
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    const Outcome outcome = w.run(again, random.uniform() * whole_seconds, SIGKILL);
+    if (outcome.code == 128 + SIGKILL) ++kills;
+    else CHECK_MESSAGE(outcome.code == 0, outcome.output);
+  }
+  const Outcome last = w.run(again);
+  CHECK_MESSAGE(last.code == 0, last.output);
+  CHECK(kills > 0);
+  CHECK(w.weights("killed", 30) == w.weights("whole", 30));
+  CHECK(w.state("killed", 30) == w.state("whole", 30));
+}
+
+TEST_CASE("SIGTERM saves and exits with 75 and the resumed run is bitwise the same") {
+  const Workspace w;
+  REQUIRE(w.run(w.train("whole")).code == 0);
+  for (const int signal : {SIGTERM, SIGINT}) {
+    const std::string name = fmt::format("stopped{}", signal);
+    const Outcome stopped = w.run(w.train(name, {"--resume"}), 0.9, signal);
+    INFO(stopped.output);
+    CHECK((stopped.code == 75 || stopped.code == 0));
+    CHECK(w.run(w.train(name, {"--resume"})).code == 0);
+    CHECK(w.weights(name, 30) == w.weights("whole", 30));
+  }
+}
+
+TEST_CASE("accumulation does not change the loss beyond rounding") {
+  const Workspace w;
+  REQUIRE(w.run(w.train("one", {"--set", "precision.micro_batch_tokens=1024"})).code == 0);
+  REQUIRE(w.run(w.train("four", {"--set", "precision.micro_batch_tokens=256"})).code == 0);
+  const auto first_loss = [&](const std::string& name) {
+    const std::string metrics = read_file(w.root / name / "metrics.jsonl");
+    return std::stod(metrics.substr(metrics.find("\"loss\":") + 7));
+  };
+  CHECK(first_loss("one") == doctest::Approx(first_loss("four")).epsilon(1e-6));
+}
+
+TEST_CASE("wrong inputs are refused with what to do and nothing is lost") {
+  const Workspace w;
+  REQUIRE(w.run(w.train("run")).code == 0);
+  const Outcome twice = w.run(w.train("run"));
+  CHECK(twice.code == 2);
+  CHECK(twice.output.find("--resume") != std::string::npos);
+
+  const Outcome typo = w.run(w.train("x", {"--set", "optim.learning_rat=1"}));
+  CHECK(typo.code == 2);
+  CHECK(typo.output.find("did you mean 'learning_rate'") != std::string::npos);
+
+  const Outcome missing = w.run({"generate", w.path("nothing")});
+  CHECK(missing.code == 1);
+  CHECK(missing.output.find("expected a checkpoint folder") != std::string::npos);
+
+  const fs::path weights = w.root / "run/checkpoints/step_00000030/state.h5";
+  std::string bytes = read_file(weights);
+  bytes[bytes.size() / 2] ^= 1;
+  std::ofstream(weights, std::ios::binary) << bytes;
+  const Outcome damaged = w.run({"eval", (w.root / "run/checkpoints/step_00000030").string()});
+  CHECK(damaged.code == 1);
+  CHECK(damaged.output.find("digest differs") != std::string::npos);
+  const Outcome resumed = w.run(w.train("run", {"--resume"}));
+  CHECK(resumed.code == 0);
+  CHECK(resumed.output.find("skipping") != std::string::npos);
+
+  CHECK(w.run({"train"}).code == 2);
+  CHECK(w.run({"no-such-command"}).code == 2);
+  CHECK(w.run({"--help"}).code == 0);
+}
+
+TEST_CASE("a loss that is not finite stops before the update and can be replayed") {
+  const Workspace w;
+  const Outcome bad =
+      w.run(w.train("bad", {"--set", "optim.learning_rate=1e30", "--set", "optim.clip_norm=0"}));
+  INFO(bad.output);
+  CHECK(bad.code == 1);
+  const size_t at = bad.output.find("--replay ");
+  REQUIRE(at != std::string::npos);
+  const std::string rest = bad.output.substr(at + 9);
+  const Outcome replayed = w.run({"train", "--replay", rest.substr(0, rest.find('\n'))});
+  CHECK(replayed.code == 1);
+  CHECK(replayed.output.find("first bad tensor") != std::string::npos);
+}
+
+TEST_CASE("every shipped recipe is valid and its dump means the same") {
+  const Workspace w;
+  for (const auto& entry : fs::recursive_directory_iterator(LH_SOURCE_DIR "/recipes")) {
+    if (entry.path().extension() != ".yaml") continue;
+    const Outcome first = w.run({"recipe", "check", entry.path().string(), "--dump"});
+    INFO(first.output);
+    REQUIRE(first.code == 0);
+    std::ofstream(w.root / "dumped.yaml") << first.output;
+    CHECK(w.run({"recipe", "check", w.path("dumped.yaml"), "--dump"}).output == first.output);
+  }
+}
+
+TEST_CASE("doctor and recipe explain print what they promise") {
+  const Workspace w;
+  CHECK(w.run({"doctor"}).output.find("AMX-BF16") != std::string::npos);
+  CHECK(w.run({"recipe", "explain", "optim.learning_rate"}).output.find("number") !=
+        std::string::npos);
+  CHECK(w.run({"recipe", "explain", "optim.learning_rat"}).code == 2);
+}
+
+}  // namespace
