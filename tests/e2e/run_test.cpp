@@ -1,6 +1,7 @@
 // The binary as a user runs it: prepare, train, kill, resume, evaluate, generate, and wrong inputs.
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
