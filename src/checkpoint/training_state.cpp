@@ -111,6 +111,9 @@ void write_training_state(const std::filesystem::path& path, const TrainingState
   }
   const Handle group(H5Gcreate2(file.get(), "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
                      H5Gclose);
+  // Without time stamps equal states are equal files.
+  const Handle create(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(create.get(), false);
   for (const NamedTensor& named : state.tensors) {
     std::vector<hsize_t> sizes;
     for (const int64_t size : named.tensor.shape().sizes())
@@ -119,7 +122,7 @@ void write_training_state(const std::filesystem::path& path, const TrainingState
                        H5Sclose);
     const hid_t type = hdf5_type(named.tensor.dtype());
     const Handle set(H5Dcreate2(group.get(), named.name.c_str(), type, space.get(), H5P_DEFAULT,
-                                H5P_DEFAULT, H5P_DEFAULT),
+                                create.get(), H5P_DEFAULT),
                      H5Dclose);
     if (!set.ok() ||
         H5Dwrite(set.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, named.tensor.raw()) < 0 ||
