@@ -99,12 +99,12 @@ struct FileImage {
         },
         [](void* memory, size_t bytes, H5FD_file_image_op_t, void* image) {
           void* moved = std::realloc(memory, bytes);
-          if (moved != nullptr) of(image).size = bytes;
+          if (moved != nullptr) of(image).memory_bytes = bytes;
           return moved;
         },
         [](void* memory, H5FD_file_image_op_t op, void* image) -> herr_t {
           if (op == H5FD_FILE_IMAGE_OP_FILE_CLOSE)
-            of(image).bytes.assign(static_cast<const char*>(memory), of(image).size);
+            of(image).content.assign(static_cast<const char*>(memory), of(image).memory_bytes);
           std::free(memory);
           return 0;
         },
@@ -114,8 +114,8 @@ struct FileImage {
     };
   }
 
-  size_t size = 0;
-  std::string bytes;  // after the file is closed
+  size_t memory_bytes = 0;
+  std::string content;  // after the file is closed
 };
 
 /// Builds the file in memory. The library must not write to a disk that may be full: after a
@@ -175,8 +175,8 @@ class StructureWriter {
     hsize_t bytes = 0;
     check(H5Fget_filesize(file_, &bytes) >= 0 && file_.close() >= 0);
     size = static_cast<int64_t>(bytes);
-    image_.bytes.resize(std::min(image_.bytes.size(), static_cast<size_t>(bytes)));
-    return std::move(image_.bytes);
+    image_.content.resize(std::min(image_.content.size(), static_cast<size_t>(bytes)));
+    return std::move(image_.content);
   }
 
  private:
