@@ -136,26 +136,27 @@ inline std::vector<double> to_doubles(const Tensor& t) {
   return values;
 }
 
-/// Largest difference over the root mean square of the reference, or over 0.1 where that is less:
-/// inputs are of order 1, and rounding is relative to them where the terms of a sum cancel.
+/// Largest |x - r| / (|r| + size): size is the root mean square of the reference, or 0.1 where that
+/// is less, since inputs are of order 1 and rounding is relative to them where a sum cancels.
 /// Infinities must agree; NaN gives infinity.
 inline double difference(const Tensor& tensor, const std::vector<double>& reference) {
   const std::vector<double> values = to_doubles(tensor);
   double worst = 0, squares = 0;
   size_t finite = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (values[i] == reference[i]) continue;
-    if (!std::isfinite(values[i]) || !std::isfinite(reference[i]))
-      return std::numeric_limits<double>::infinity();
-    worst = std::max(worst, std::fabs(values[i] - reference[i]));
-  }
   for (const double r : reference) {
     if (!std::isfinite(r)) continue;
     squares += r * r;
     ++finite;
   }
-  const double rms = finite == 0 ? 1 : std::sqrt(squares / static_cast<double>(finite));
-  return worst / std::max(rms, 0.1);
+  const double rms = finite == 0 ? 0 : std::sqrt(squares / static_cast<double>(finite));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] == reference[i]) continue;
+    if (!std::isfinite(values[i]) || !std::isfinite(reference[i]))
+      return std::numeric_limits<double>::infinity();
+    const double size = std::max(rms, 0.1) + std::fabs(reference[i]);
+    worst = std::max(worst, std::fabs(values[i] - reference[i]) / size);
+  }
+  return worst;
 }
 
 /// Tensors of one call, poisoned where the backend must write.
