@@ -4,6 +4,7 @@
 
 #include "backend/cpu/attention_internal.h"
 #include "backend/cpu/operands.h"
+#include "backend/cpu/simd/attention_bf16.h"
 #include "backend/cpu/simd/attention_tiles.h"
 
 namespace lh::cpu {
@@ -155,6 +156,10 @@ void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o
 template <>
 const TileOps<float>& tile_ops<float>(DType dtype) {
   if (dtype == DType::kF32) return LH_SIMD_CALL(tile_ops_f32());
+#if defined(__x86_64__)
+  if (cpu_info().amx_bf16) return tile_ops_amx();
+  if (cpu_info().avx512_bf16) return tile_ops_avx512_bf16();
+#endif
   return LH_SIMD_CALL(tile_ops_bf16());
 }
 template <>
