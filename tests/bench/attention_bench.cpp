@@ -1,5 +1,5 @@
 // Speed of softmax attention against the speed of a matrix product measured in the same run.
-//   bench_attention [seconds per line]
+//   bench_attention [seconds per line] [longest sequence]
 // GFLOP/s counts the pairs the mask lets through: 4 d per pair and head forward (two products),
 // 10 d backward (five). Best of several runs; scratch is what the call allocates at its peak.
 #include <fmt/format.h>
@@ -19,6 +19,7 @@ namespace lh {
 namespace {
 
 double g_seconds = 1;
+int64_t g_longest = 32768;
 
 template <typename F>
 double best_seconds(F&& run) {
@@ -67,6 +68,7 @@ double visible_pairs(const Shapes& s) {
 }
 
 void bench_training(const Shapes& s, DType dtype, double peak) {
+  if (s.length > g_longest) return;
   const int64_t rows = s.sequences * s.length;
   AttentionPlan plan;
   for (int64_t i = 0; i < s.sequences; ++i)
@@ -166,7 +168,9 @@ void run() {
 }  // namespace lh
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   if (argc > 1) lh::g_seconds = std::atof(argv[1]);
+  if (argc > 2) lh::g_longest = std::atoll(argv[2]);
   try {
     lh::run();
   } catch (const std::exception& error) {
