@@ -57,17 +57,21 @@ void reset_peak_rss() {
   std::ofstream("/proc/self/clear_refs") << 5;
 }
 
-/// Bytes per second of all threads reading an array far larger than the caches.
-double measure_read_bandwidth() {
-  const int64_t count = 64 << 20;  // 512 MiB of f64
-  std::vector<double> data(static_cast<size_t>(count), 1.0);
+/// Bytes per second of all threads reading an array of `bytes` again and again: the same amount of
+/// memory as decoding reads per token, so that it sits in the same level of cache or memory.
+double measure_read_bandwidth(double bytes) {
+  const int64_t count = static_cast<int64_t>(bytes / 4);
+  const Tensor data = Tensor::empty({count}, DType::kF32);  // the memory that weights come from
+  float* const values = data.data<float>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count; ++i) values[i] = 1;
   double best = 0, sink = 0;
-  for (int run = 0; run < 5; ++run) {
+  for (int run = 0; run < 20; ++run) {
     const Timer timer;
-    double sum = 0;
+    float sum = 0;
 #pragma omp parallel for simd reduction(+ : sum) schedule(static)
-    for (int64_t i = 0; i < count; ++i) sum += data[static_cast<size_t>(i)];
-    best = std::max(best, static_cast<double>(count) * 8 / timer.seconds());
+    for (int64_t i = 0; i < count; ++i) sum += values[i];
+    best = std::max(best, static_cast<double>(count) * 4 / timer.seconds());
     sink += sum;
   }
   LH_CHECK(sink > 0, "[bench] the array was not read");
@@ -129,7 +133,6 @@ void train(DType dtype, int steps, bool recompute) {
 }
 
 void decode(DType dtype, int steps) {
-  const double bandwidth = measure_read_bandwidth();
   Decoder model(benchmark_model(kPrompt + kGenerate), dtype, 1);
   const Tensor prompt = Tensor::from(random_tokens(kPrompt), {kPrompt});
   const auto best = [](const Tensor& logits) {
@@ -153,6 +156,7 @@ void decode(DType dtype, int steps) {
       static_cast<double>(model.parameters().count()) * static_cast<double>(dtype_size(dtype));
   const double mean_filled = (kPrompt + 1.0 + kPrompt + kGenerate) / 2 / (kPrompt + kGenerate);
   const double bytes = weights + static_cast<double>(cache_bytes) * mean_filled;
+  const double bandwidth = measure_read_bandwidth(bytes);
   fmt::print("{{\"mode\": \"decode\", \"dtype\": \"{}\", \"tokens_per_s\": {:.1f}, \"gb_per_s\": "
              "{:.2f}, \"read_bandwidth_gb_per_s\": {:.2f}, \"share_of_bandwidth\": {:.3f}}}\n",
              dtype_name(dtype), 1 / token_seconds, bytes / token_seconds * 1e-9, bandwidth * 1e-9,

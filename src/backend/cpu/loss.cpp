@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
+#include <type_traits>
 
-#include "backend/elementwise.h"
+#include "backend/cpu/operands.h"
+#include "backend/cpu/simd/elementwise.h"
+#include "backend/cpu/simd/loss.h"
 #include "backend/matmul.h"
 #include "base/math.h"
 
@@ -16,36 +18,32 @@ namespace {
 // Bytes of the chunk's logits: large enough for an efficient product, small beside the model.
 constexpr int64_t kChunkBytes = 32 << 20;
 
-/// Per row: loss, and in place the gradient of the loss by the logit, times `scale`.
-template <typename A>
+/// Per row: the loss, and the gradient of `scale` * loss by the logits into `d_logits`, which may be
+/// `logits` itself (f32, f64) or bfloat16. Overwrites the logits. No gradient where it is nullptr.
+template <typename S, typename G>
 void softmax_rows(Tensor& logits, const int32_t* targets, double logit_scale, double scale,
-                  bool gradient, A* losses) {
+                  G* d_logits, S* losses) {
   const int64_t rows = logits.size(0), vocab = logits.size(1);
-  A* data = logits.data<A>();
-  const A stretch = static_cast<A>(logit_scale), factor = static_cast<A>(scale * logit_scale);
+  const S stretch = static_cast<S>(logit_scale), factor = static_cast<S>(scale * logit_scale);
 #pragma omp parallel for schedule(static)
   for (int64_t r = 0; r < rows; ++r) {
-    A* z = data + r * vocab;
+    S* z = logits.data<S>() + r * vocab;
+    G* dz = d_logits == nullptr ? nullptr : d_logits + r * vocab;
     if (targets[r] < 0) {
       losses[r] = 0;
-      if (gradient) std::fill_n(z, vocab, A(0));
+      if (dz != nullptr) std::fill_n(dz, vocab, G(0));
       continue;
     }
-    A top = z[0];
-#pragma omp simd reduction(max : top)
-    for (int64_t i = 0; i < vocab; ++i) top = std::max(top, z[i]);
-    const A target = z[targets[r]];
-    A sum = 0;
-    for (int64_t i = 0; i < vocab; ++i) {
-      z[i] = std::exp(stretch * (z[i] - top));
-      sum += z[i];
-    }
+    const S target = z[targets[r]];
+    S top;
+    const S sum = LH_SIMD_CALL(softmax_numerators(z, vocab, stretch, &top));
     losses[r] = std::log(sum) + stretch * (top - target);
-    if (!gradient) continue;
-    const A share = factor / sum;
-#pragma omp simd
-    for (int64_t i = 0; i < vocab; ++i) z[i] *= share;
-    z[targets[r]] -= factor;
+    if (dz == nullptr) continue;
+    const S share = factor / sum;
+    // Before rounding: p - 1 of a nearly certain target is small.
+    z[targets[r]] -= sum;
+    if constexpr (std::is_same_v<G, uint16_t>) LH_SIMD_CALL(scale_to_bf16(z, share, dz, vocab));
+    else LH_SIMD_CALL(scale(z, share, dz, vocab));
   }
 }
 
@@ -72,18 +70,20 @@ void linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target
     const Tensor part = x.slice(0, begin, end);
     Tensor logits = Tensor::empty({end - begin, vocab}, wide);
     gemm(part, false, w, true, logits, false);
-    if (wide == DType::kF64)
-      softmax_rows<double>(logits, target + begin, options.logit_scale, options.grad_scale,
-                           gradient, losses.data<double>() + begin);
-    else
-      softmax_rows<float>(logits, target + begin, options.logit_scale, options.grad_scale, gradient,
-                          losses.data<float>() + begin);
-    if (!gradient) continue;
     Tensor d_logits = logits;
-    if (x.dtype() == DType::kBF16) {
+    const auto rows_of = [&]<typename S, typename G>(G* gradients) {
+      softmax_rows<S>(logits, target + begin, options.logit_scale, options.grad_scale, gradients,
+                      losses.data<S>() + begin);
+    };
+    if (wide == DType::kF64) {
+      rows_of.template operator()<double>(gradient ? logits.data<double>() : nullptr);
+    } else if (gradient && x.dtype() == DType::kBF16) {
       d_logits = Tensor::empty(logits.shape(), DType::kBF16);
-      copy(logits, d_logits);
+      rows_of.template operator()<float>(lanes<bf16>(d_logits));
+    } else {
+      rows_of.template operator()<float>(gradient ? logits.data<float>() : nullptr);
     }
+    if (!gradient) continue;
     Tensor dx_part = dx->slice(0, begin, end);
     gemm(d_logits, false, w, false, dx_part, false);
     gemm(d_logits, true, part, false, *d_weight, true);

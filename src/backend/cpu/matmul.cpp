@@ -184,8 +184,4 @@ void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& 
   eigen_dispatch(a, trans_a, b, trans_b, c, accumulate);
 }
 
-void gemv(const Tensor& x, const Tensor& w, Tensor& y) {
-  gemm(x, false, w, true, y, false);
-}
-
 }  // namespace lh::cpu

@@ -150,6 +150,23 @@ inline auto sum_lanes(V v) {
   return lanes[0];
 }
 
+#if defined(__AVX512F__) || defined(__AVX2__)
+/// The same order in registers: dot products of short rows spend their time here.
+inline float sum_lanes(VecF v) {
+#if defined(__AVX512F__)
+  const __m512 whole = bits_as<__m512>(v);
+  const __m256 half = _mm256_add_ps(
+      _mm512_castps512_ps256(whole),
+      _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(whole), 1)));
+#else
+  const __m256 half = bits_as<__m256>(v);
+#endif
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+#endif
+
 template <typename V>
 inline auto max_lanes(V v) {
   auto result = v[0];

@@ -1,0 +1,31 @@
+#include "backend/cpu/simd/gemv.h"
+
+#include "backend/cpu/simd/vec.h"
+
+namespace lh::cpu::LH_SIMD_NAMESPACE {
+namespace {
+
+/// kRows rows together: each load of x serves all of them, and their sums are independent chains.
+template <int kRows, typename T>
+void dot_block(const float* x, const T* w, int64_t stride, int64_t n, float* y) {
+  VecF sums[kRows] = {};
+  for_lanes<float>(n, [&](int64_t j, auto tail) {
+    const VecF v = load(x + j, tail);
+    for (int i = 0; i < kRows; ++i) sums[i] += v * load(w + i * stride + j, tail);
+  });
+  for (int i = 0; i < kRows; ++i) y[i] = sum_lanes(sums[i]);
+}
+
+}  // namespace
+
+template <typename T>
+void dot_rows(const float* x, const T* w, int64_t stride, int64_t rows, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + 8 <= rows; i += 8) dot_block<8>(x, w + i * stride, stride, n, y + i);
+  for (; i < rows; ++i) dot_block<1>(x, w + i * stride, stride, n, y + i);
+}
+
+template void dot_rows(const float*, const float*, int64_t, int64_t, int64_t, float*);
+template void dot_rows(const float*, const uint16_t*, int64_t, int64_t, int64_t, float*);
+
+}  // namespace lh::cpu::LH_SIMD_NAMESPACE
