@@ -12,6 +12,9 @@ LH_BACKENDS(
     void add_scaled(const Tensor& a, double alpha, const Tensor& b, double beta, Tensor& out);
     /// out = alpha a.
     void scale(const Tensor& a, double alpha, Tensor& out);
+    /// out = (accumulate ? out : 0) + alpha[0] a with alpha [1] on the device: the gradient that
+    /// reaches a loss is never read by the host.
+    void scale_by(const Tensor& a, const Tensor& alpha, Tensor& out, bool accumulate);
     /// out = a * b elementwise.
     void multiply(const Tensor& a, const Tensor& b, Tensor& out);
     /// x [n, d] += bias [d], in place. bias is the dtype of x.

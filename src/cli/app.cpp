@@ -16,7 +16,7 @@ namespace {
 
 constexpr const char* kFooter =
     "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM or SIGINT after\n"
-    "saving (run again with --resume).\n"
+    "saving (run again with --resume); 128 + n when eval or generate was stopped by signal n.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
     "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS.";
 

@@ -31,7 +31,10 @@ int eval_command(const EvalArguments& arguments) {
       *loaded.model, batches, 8, [] { return stop_signal() != 0; },
       [&](double share) { progress.update(share, "evaluating"); });
   progress.clear();
-  if (stop_signal() != 0) log_warn("stopped early: these figures are of a part of the data");
+  if (result.stopped)
+    log_warn("stopped early: {}", result.targets > 0 ? "these figures are of a part of the data"
+                                                     : "nothing was evaluated");
+  if (result.targets == 0) return 128 + stop_signal();
   fmt::print("checkpoint     {}\n", loaded.checkpoint.string());
   fmt::print("targets        {} tokens, {} of text\n", result.targets,
              format_bytes(static_cast<double>(result.text_bytes)));
@@ -44,7 +47,7 @@ int eval_command(const EvalArguments& arguments) {
                bucket.targets);
   fmt::print("\n{} tokens/s\n",
              format_count(static_cast<double>(result.targets) / result.seconds));
-  return stop_signal() != 0 ? 128 + stop_signal() : 0;
+  return result.stopped ? 128 + stop_signal() : 0;
 }
 
 int generate_command(const GenerateArguments& arguments) {
@@ -73,7 +76,7 @@ int generate_command(const GenerateArguments& arguments) {
   log_info("[generate] {} prompt tokens in {}; {} new tokens, {:.1f} tokens/s; cache {}",
            result.prompt_tokens, format_duration(result.prompt_seconds), result.tokens.size(),
            rate, format_bytes(static_cast<double>(result.cache_bytes)));
-  return 0;
+  return stop_signal() != 0 ? 128 + stop_signal() : 0;
 }
 
 }  // namespace lh

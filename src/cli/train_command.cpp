@@ -27,8 +27,9 @@ int train_command(const TrainArguments& arguments) {
                               [](const std::string& line) { fmt::print("{}\n", line); });
     return again ? kExitError : kExitOk;
   }
-  const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
+  // Before anything else: a signal in any phase of a run ends it in the same way.
   install_stop_signals();
+  const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
   ProgressLine progress;
   TrainEvents events;
   events.on_step = [&](const StepMetrics& m) {

@@ -36,14 +36,14 @@ LinearCrossEntropy linear_cross_entropy(const Variable& x, const Variable& weigh
 
   result.loss_sum =
       record("linear_cross_entropy", {x, weight}, loss, [dx, dw](Gradients& gradients) mutable {
-        const double upstream = gradients.output().item();
+        const Tensor& upstream = gradients.output();
         if (gradients.wants(0)) {
-          LH_DISPATCH(dx.device(), "linear_cross_entropy", scale(dx, upstream, dx));
+          LH_DISPATCH(dx.device(), "linear_cross_entropy", scale_by(dx, upstream, dx, false));
           gradients.add(0, std::move(dx));
         }
         if (gradients.wants(1)) {
           Tensor sum = gradients.accumulator(1);
-          LH_DISPATCH(dw.device(), "linear_cross_entropy", add_scaled(sum, 1, dw, upstream, sum));
+          LH_DISPATCH(dw.device(), "linear_cross_entropy", scale_by(dw, upstream, sum, true));
         }
       });
   return result;

@@ -26,7 +26,10 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
   double total = 0, bytes = 0;
   EvalResult result;
   for (int64_t first = 0; first < batches.sequences(); first += sequences) {
-    if (stop && stop()) break;
+    if (stop && stop()) {
+      result.stopped = true;
+      break;
+    }
     const Batch batch =
         batches.make_batch(first, std::min(sequences, batches.sequences() - first));
     const BatchTensors tensors = BatchTensors::from(batch);
@@ -45,7 +48,11 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
     bytes += batch.target_bytes;
     if (progress) progress(static_cast<double>(first) / static_cast<double>(batches.sequences()));
   }
-  if (result.targets == 0) fail("evaluation saw no token with a target: the data is empty");
+  result.seconds = timer.seconds();
+  if (result.targets == 0) {
+    if (result.stopped) return result;
+    fail("evaluation saw no token with a target: the data is empty");
+  }
   result.loss = total / static_cast<double>(result.targets);
   // Exact when everything was seen; a stopped evaluation knows the bytes of what it saw.
   result.text_bytes = result.targets == batches.valid_targets() ? batches.text_bytes()
@@ -58,7 +65,6 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
                                     sums[static_cast<size_t>(b)] /
                                         static_cast<double>(counts[static_cast<size_t>(b)]),
                                     counts[static_cast<size_t>(b)]});
-  result.seconds = timer.seconds();
   return result;
 }
 

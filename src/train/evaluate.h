@@ -15,6 +15,7 @@ struct EvalResult {
   int64_t targets = 0;
   int64_t text_bytes = 0;
   double seconds = 0;
+  bool stopped = false;  // cut short: the figures are of what was seen, all 0 if that is nothing
   double perplexity() const;
 
   /// Mean loss of the targets whose context is in [begin, end): powers of two.
@@ -26,8 +27,9 @@ struct EvalResult {
   std::vector<Bucket> by_position;
 };
 
-/// Every target of `batches` once, `sequences` at a time. `stop` is asked between batches: true
-/// ends the evaluation with what was seen (targets says how much). `progress` gets the share done.
+/// Every target of `batches` once, `sequences` at a time. `stop` is asked before each batch: true
+/// ends the evaluation with what was seen (`targets` says how much, maybe 0). `progress` gets the
+/// share done. Throws Error when the data holds no target at all.
 EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int64_t sequences,
                     const std::function<bool()>& stop = nullptr,
                     const std::function<void(double)>& progress = nullptr);

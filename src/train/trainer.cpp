@@ -188,7 +188,7 @@ class Run {
     const EvalResult result = evaluate(
         model_, *valid_data_, sequences, [] { return stop_signal() != 0; },
         [&](double share) { phase("evaluating", share); });
-    if (stop_signal() != 0) return false;
+    if (result.stopped) return false;
     summary.last_eval = result;
     evaluated_step_ = progress_.step;
     best_ = progress_.best_valid_loss == 0 || result.loss < progress_.best_valid_loss;

@@ -93,6 +93,13 @@ void scale(const Tensor& a, double alpha, Tensor& out) {
   });
 }
 
+void scale_by(const Tensor& a, const Tensor& alpha, Tensor& out, bool accumulate) {
+  check_shape(alpha, {1}, "scale_by", "alpha");
+  const double factor = alpha.item();  // the CPU has no stream to wait for
+  if (accumulate) add_scaled(out, 1, a, factor, out);
+  else scale(a, factor, out);
+}
+
 void multiply(const Tensor& a, const Tensor& b, Tensor& out) {
   dispatch_float(out.dtype(), "multiply", [&]<typename T>() {
     flat_map(a, &b, out, "multiply", [&](int64_t at, int64_t n) {

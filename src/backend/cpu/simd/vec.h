@@ -157,7 +157,7 @@ inline float sum_lanes(VecF v) {
   const __m512 whole = bits_as<__m512>(v);
   const __m256 half = _mm256_add_ps(
       _mm512_castps512_ps256(whole),
-      _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(whole), 1)));
+      _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, _mm512_castps_pd(whole), 1)));
 #else
   const __m256 half = bits_as<__m256>(v);
 #endif
