@@ -15,9 +15,9 @@ function(lh_simd_sources target)
     target_link_libraries(${object} PRIVATE lh_flags OpenMP::OpenMP_CXX)
     # -ffast-math is left out on purpose: kernels must keep NaN and infinity visible.
     # -Wno-psabi: vector types never cross the boundary of these files.
-    # -Wno-maybe-uninitialized: g++ 12's own AVX-512 headers trip it (GCC bug 105593).
-    target_compile_options(${object} PRIVATE -O3 -Wno-psabi -Wno-maybe-uninitialized ${flags_${level}} -fno-trapping-math
-      -ffp-contract=fast)
+    # -Wno-(maybe-)uninitialized: g++ 12's own AVX-512 headers trip them (GCC bug 105593).
+    target_compile_options(${object} PRIVATE -O3 -Wno-psabi -Wno-maybe-uninitialized
+      -Wno-uninitialized ${flags_${level}} -fno-trapping-math -ffp-contract=fast)
     target_compile_definitions(${object} PRIVATE LH_SIMD_NAMESPACE=simd_${level})
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${object}>)
   endforeach()

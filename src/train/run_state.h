@@ -16,6 +16,7 @@ namespace lh {
 struct RunProgress {
   int64_t step = 0;           // completed optimizer steps
   double best_valid_loss = 0;  // 0: no evaluation yet
+  int64_t evaluated_step = -1;  // of the last finished evaluation: a stopped one is made up for
 };
 
 /// bf16 or f32: what the recipe's precision.compute means on this machine.

@@ -70,6 +70,7 @@ void write_run_files(const fs::path& folder, const Recipe& recipe, const Tokeniz
   state.meta["step"] = fmt::format("{}", progress.step);
   state.meta["optimizer_steps"] = fmt::format("{}", optimizer.steps());
   state.meta["best_valid_loss"] = fmt::format("{}", progress.best_valid_loss);
+  state.meta["evaluated_step"] = fmt::format("{}", progress.evaluated_step);
   state.tensors = live_tensors(model, optimizer);
   write_training_state(folder / "state.h5", state);
   write_safetensors(folder / "model.safetensors", weights(model), {{"format", "pt"}});
@@ -94,6 +95,7 @@ RunProgress read_run_files(const fs::path& folder, const Recipe& recipe,
   RunProgress progress;
   progress.step = number<int64_t>(state, "step", file);
   progress.best_valid_loss = number<double>(state, "best_valid_loss", file);
+  progress.evaluated_step = number<int64_t>(state, "evaluated_step", file);
   const auto optimizer_steps = number<int64_t>(state, "optimizer_steps", file);
   restore_tensors(state, live_tensors(model, optimizer), file.string());
   for (const auto& parameter : model.parameters().all()) parameter->refresh_compute_copy();

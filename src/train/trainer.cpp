@@ -96,7 +96,11 @@ class Run {
 
     TrainSummary summary;
     int64_t saved_step = -1;
-    while (progress_.step < steps) {
+    // An evaluation that a signal cut short comes first after resuming.
+    if (progress_.step > 0 && due(recipe_.eval.every_steps) &&
+        progress_.evaluated_step != progress_.step && !evaluate_now(summary))
+      summary.end = TrainEnd::kStopped;
+    while (summary.end == TrainEnd::kDone && progress_.step < steps) {
       if (stop_signal() != 0 || !step_once(prefetcher, micro_batches)) {
         summary.end = TrainEnd::kStopped;
         break;
@@ -113,7 +117,7 @@ class Run {
     }
     const bool done = summary.end == TrainEnd::kDone;
     // The final evaluation comes before the final save, so that "best" can be the last one.
-    if (done && valid_data_ != nullptr && evaluated_step_ != progress_.step &&
+    if (done && valid_data_ != nullptr && progress_.evaluated_step != progress_.step &&
         !evaluate_now(summary))
       summary.end = TrainEnd::kStopped;
     if (done && recipe_.eval.sample_tokens > 0 && stop_signal() == 0) sample_now();
@@ -190,7 +194,7 @@ class Run {
         [&](double share) { phase("evaluating", share); });
     if (result.stopped) return false;
     summary.last_eval = result;
-    evaluated_step_ = progress_.step;
+    progress_.evaluated_step = progress_.step;
     best_ = progress_.best_valid_loss == 0 || result.loss < progress_.best_valid_loss;
     if (best_) progress_.best_valid_loss = result.loss;
     metrics_->write(progress_.step, result);
@@ -214,7 +218,7 @@ class Run {
 
   fs::path save() {
     phase("saving", -1);
-    const bool best = best_ && evaluated_step_ == progress_.step;
+    const bool best = best_ && progress_.evaluated_step == progress_.step;
     return save_run(recipe_.checkpoint_folder(), recipe_, *tokenizer_, model_, *optimizer_,
                     progress_, best);
   }
@@ -246,7 +250,6 @@ class Run {
   RunProgress progress_;
   Throughput throughput_;
   double peak_ = 0;
-  int64_t evaluated_step_ = -1;
   bool best_ = false;
 };
 

@@ -160,6 +160,7 @@ TEST_CASE("a stop signal in any phase saves and exits with 75 and the resumed ru
     const Outcome resumed = w.run(w.train(name, phases));
     CHECK_MESSAGE(resumed.code == 0, resumed.output);
     CHECK(w.weights(name, 30) == w.weights("whole", 30));
+    CHECK(w.state(name, 30) == w.state("whole", 30));
     fs::remove_all(w.root / name);
   }
   CHECK(stops > kMoments / 2);
