@@ -2,16 +2,21 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "config/load.h"
-#include "config/reader.h"
+#include "config/number.h"
+#include "config/rules.h"
+#include "config/visit_traits.h"
 
 namespace lh {
 namespace {
 
 /// Text as a YAML scalar; quoted wherever plain text could be read as something else.
 std::string scalar(const std::string& text) {
+  double number;
+  std::string why;
   const bool plain =
-      !text.empty() && text.size() < 200 && !parse_number(text) && text != "true" &&
+      !text.empty() && text.size() < 200 && !parse_real(text, number, why) && text != "true" &&
       text != "false" && text != "null" && text.front() != '-' && text.front() != '.' &&
       text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                              "_-./") == std::string::npos;
@@ -31,7 +36,7 @@ std::string scalar(int64_t value) {
   return fmt::format("{}", value);
 }
 std::string scalar(double value) {
-  return fmt::format("{}", value);  // shortest text that reads back as the same double
+  return format_real(value);
 }
 std::string scalar(bool value) {
   return value ? "true" : "false";
@@ -59,14 +64,14 @@ class Dumper {
   /// What follows "name:".
   template <typename T>
   std::string block(const T& value) const {
-    if constexpr (is_optional<T>::value) {
+    if constexpr (kIsOptional<T>) {
       return value ? block(*value) : " null";
-    } else if constexpr (is_vector<T>::value) {
+    } else if constexpr (kIsList<T>) {
       if (value.empty()) return " []";
       std::string lines;
       for (const auto& item : value) {
         using Item = std::decay_t<decltype(item)>;
-        if constexpr (std::is_class_v<Item> && !std::is_same_v<Item, std::string>) {
+        if constexpr (kIsSection<Item>) {
           std::string item_text = nested(item, 4);
           item_text[indent_.size() + 2] = '-';  // the first key's indentation holds the dash
           lines += "\n" + item_text;
@@ -75,13 +80,13 @@ class Dumper {
         }
       }
       return lines.front() == '\n' ? lines : " [" + lines + "]";
-    } else if constexpr (is_named<T>::value) {
+    } else if constexpr (kIsNamed<T>) {
       if (value.empty()) return " {}";
       std::string lines;
       for (const auto& [name, entry] : value)
         lines += fmt::format("\n{}  {}:\n{}", indent_, scalar(name), nested(entry, 4));
       return lines;
-    } else if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string>) {
+    } else if constexpr (kIsSection<T>) {
       return "\n" + nested(value, 2);
     } else {
       return " " + scalar(value);
@@ -93,15 +98,15 @@ class Dumper {
 
 template <typename T>
 const char* type_name() {
-  if constexpr (is_optional<T>::value) return type_name<typename T::value_type>();
+  if constexpr (kIsOptional<T>) return type_name<typename T::value_type>();
   else if constexpr (std::is_same_v<T, int64_t>) return "integer";
   else if constexpr (std::is_same_v<T, double>) return "number";
   else if constexpr (std::is_same_v<T, bool>) return "true/false";
   else if constexpr (std::is_same_v<T, std::string>) return "text";
   else if constexpr (std::is_same_v<T, std::vector<double>>) return "list of numbers";
   else if constexpr (std::is_same_v<T, std::vector<std::string>>) return "list of text";
-  else if constexpr (is_vector<T>::value) return "list of sections";
-  else if constexpr (is_named<T>::value) return "named sections";
+  else if constexpr (kIsList<T>) return "list of sections";
+  else if constexpr (kIsNamed<T>) return "named sections";
   else return "section";
 }
 
@@ -118,16 +123,16 @@ class Explainer {
     info.units = doc.units;
     info.meaning = doc.meaning;
     info.allowed = describe_rule(rule);
-    if constexpr (is_vector<T>::value || is_named<T>::value) {
+    if constexpr (kIsList<T> || kIsNamed<T>) {
       using Item = typename T::value_type;
       keys.push_back(info);
-      if constexpr (is_named<T>::value) descend<typename T::mapped_type>(info.key + ".*");
-      else if constexpr (std::is_class_v<Item> && !std::is_same_v<Item, std::string>)
+      if constexpr (kIsNamed<T>) descend<typename T::mapped_type>(info.key + ".*");
+      else if constexpr (kIsSection<Item>)
         descend<Item>(info.key + ".*");
-    } else if constexpr (is_optional<T>::value) {
+    } else if constexpr (kIsOptional<T>) {
       info.default_value = "null";
       keys.push_back(info);
-    } else if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string>) {
+    } else if constexpr (kIsSection<T>) {
       info.is_section = true;
       keys.push_back(info);
       descend<T>(info.key);

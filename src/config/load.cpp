@@ -2,149 +2,64 @@
 #include "config/load.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "config/problems.h"
+#include "config/overrides.h"
+#include "config/parts.h"
 #include "config/reader.h"
 #include "config/source_text.h"
-#include "config/validate.h"
-#include "config/yaml.h"
 
 namespace lh {
 namespace fs = std::filesystem;
 namespace {
 
-/// Adds the part's keys that `own` does not set; sections of both are merged key by key.
-void merge_under(YamlNode& own, const YamlNode& part) {
-  for (const YamlEntry& entry : part.entries) {
-    YamlEntry* mine = own.find(entry.key);
-    if (mine == nullptr) own.entries.push_back(entry);
-    else if (mine->value.is_map() && entry.value.is_map()) merge_under(mine->value, entry.value);
+/// Adds the broken rules of a struct that was read, each at the first of its keys that was given.
+void add_broken_rules(const std::vector<RecipeProblem>& broken, const Origins& origins,
+                      Problems& problems) {
+  for (const RecipeProblem& problem : broken) {
+    // A key that could not even be read has been reported; rules about its default would confuse.
+    const bool reported = std::any_of(problem.keys.begin(), problem.keys.end(),
+                                      [&](const std::string& key) { return problems.concerns(key); });
+    if (reported) continue;
+    const auto given = std::find_if(problem.keys.begin(), problem.keys.end(),
+                                    [&](const std::string& key) { return origins.contains(key); });
+    const std::string& key = problem.keys.front();
+    std::string message = problem.message;
+    // A default outside the allowed range is how a struct says that a key must be given.
+    if (problem.keys.size() == 1 && given == problem.keys.end())
+      message = "is required: " + message.substr(0, message.rfind(", got "));
+    problems.add(find_origin(origins, given == problem.keys.end() ? key : *given), key, message);
   }
 }
 
-/// Replaces `from: path` in each section by the part's keys.
-void include_parts(YamlNode& root, const fs::path& recipe_folder, const fs::path& configs,
-                   Problems& problems) {
-  for (YamlEntry& section : root.entries) {
-    if (!section.value.is_map()) continue;
-    auto& entries = section.value.entries;
-    const auto from = std::find_if(entries.begin(), entries.end(),
-                                   [](const YamlEntry& entry) { return entry.key == "from"; });
-    if (from == entries.end()) continue;
-    const YamlEntry include = *from;
-    entries.erase(from);
-    const std::string key = join_key(section.key, "from");
-    if (!include.value.is_scalar()) {
-      problems.add(include.position, key,
-                   "expected the path of a part, got " + include.value.description());
-      continue;
-    }
-    const std::string& name = include.value.text;
-    const bool beside = name.starts_with("./") || name.starts_with("../");
-    const fs::path path = fs::path(name).is_absolute() ? fs::path(name)
-                          : beside                     ? recipe_folder / name
-                                                       : configs / name;
-    if (!beside && configs.empty() && !fs::path(name).is_absolute()) {
-      problems.add(include.position, key,
-                   "no configs folder found beside or above the recipe: set LH_CONFIGS to it");
-      continue;
-    }
-    try {
-      const std::string text = clean_config_text(read_config_file(path), path.string());
-      YamlNode part = parse_yaml(text, path.string(), problems);
-      if (part.is_map() && part.find("from") != nullptr)
-        problems.add(part.find("from")->position, "from", "a part can't include another part");
-      else if (part.is_map()) merge_under(section.value, part);
-      else if (!part.is_null())
-        problems.add(part.position, key, "expected a section of keys, got " + part.description());
-    } catch (const ConfigError& error) {
-      problems.add(include.position, key, error.what());
-    }
-  }
-}
-
-/// Sets one key, making sections on the way. Numeric parts of the path index lists.
-void apply_override(YamlNode& root, const std::string& set, Problems& problems) {
-  const auto source = std::make_shared<const std::string>("--set " + set);
-  const Position position{source, 1, 1};
-  const size_t equals = set.find('=');
-  if (equals == std::string::npos || equals == 0) {
-    problems.add(position, "", "expected section.key=value");
-    return;
-  }
-  const std::string path = set.substr(0, equals);
-  YamlNode value = parse_yaml(clean_config_text(set.substr(equals + 1), *source), *source, problems);
-  YamlNode* at = &root;
-  for (size_t begin = 0; begin <= path.size();) {
-    const size_t dot = std::min(path.find('.', begin), path.size());
-    const std::string part = path.substr(begin, dot - begin);
-    begin = dot + 1;
-    if (at->is_list()) {
-      const auto index = parse_integer(part);
-      if (!index || *index < 0 || *index >= static_cast<int64_t>(at->items.size())) {
-        problems.add(position, path,
-                     fmt::format("expected an item from 0 to {}, got '{}'",
-                                 static_cast<int64_t>(at->items.size()) - 1, part));
-        return;
-      }
-      at = &at->items[static_cast<size_t>(*index)];
-      continue;
-    }
-    if (!at->is_map()) {
-      *at = YamlNode{};
-      at->kind = YamlNode::Kind::kMap;
-      at->position = position;
-    }
-    YamlEntry* entry = at->find(part);
-    if (entry == nullptr) {
-      at->entries.push_back({part, position, {}});
-      entry = &at->entries.back();
-    }
-    entry->position = position;
-    at = &entry->value;
-  }
-  *at = std::move(value);
-}
-
-fs::path find_configs(const fs::path& recipe_folder) {
-  if (const char* folder = std::getenv("LH_CONFIGS")) return folder;
-  if (recipe_folder.empty()) return {};
-  std::error_code ignored;  // an unreadable folder above holds no configs for us
-  for (fs::path at = fs::absolute(recipe_folder);; at = at.parent_path()) {
-    if (fs::is_directory(at / "configs", ignored)) return at / "configs";
-    if (at == at.parent_path()) return {};
-  }
-}
-
+/// `folders` is null where parts have no place: inside a part.
 template <typename Struct>
-Struct read_all(std::string_view raw, const std::string& name, std::span<const std::string> sets,
-                const fs::path& folder, const fs::path& configs, bool with_parts,
-                std::vector<RecipeProblem> (*validate)(const Struct&)) {
+Struct read_config(std::string_view raw, const std::string& name,
+                   std::span<const std::string> sets, const PartFolders* folders,
+                   std::vector<RecipeProblem> (*validate)(const Struct&)) {
   Problems problems;
-  KeyPositions positions;
-  const std::string text = clean_config_text(raw, name);
-  YamlNode root = parse_yaml(text, name, problems);
+  YamlNode root = parse_yaml(clean_config_text(raw, name), name, problems);
   if (!root.is_map()) {
-    problems.add(root.position, "", "expected a mapping of sections, got " + root.description());
+    problems.add(root.position, "",
+                 fmt::format("expected sections with keys, got {}",
+                             root.is_null() ? "an empty file" : root.description()));
     problems.throw_if_any();
   }
-  if (with_parts) include_parts(root, folder, configs, problems);
-  for (const std::string& set : sets) apply_override(root, set, problems);
-  Struct result;
-  ConfigReader(problems, positions).read_struct(root, "", result);
-  for (const RecipeProblem& problem : validate(result)) {
-    // A key that could not even be read has been reported; rules about its default would confuse.
-    const bool known = std::any_of(problem.keys.begin(), problem.keys.end(),
-                                   [&](const std::string& key) { return problems.concerns(key); });
-    if (known) continue;
-    Position at = root.position;
-    for (auto key = problem.keys.rbegin(); key != problem.keys.rend(); ++key)
-      if (const auto found = positions.find(*key); found != positions.end()) at = found->second;
-    problems.add(at, problem.keys.empty() ? "" : problem.keys.front(), problem.message);
+  const std::vector<Override> overrides = parse_overrides(sets, problems);
+  if (folders != nullptr) {
+    for (const Override& each : overrides)
+      if (chooses_part(each)) apply_override(root, each, problems);
+    include_parts(root, *folders, problems);
   }
+  for (const Override& each : overrides)
+    if (folders == nullptr || !chooses_part(each)) apply_override(root, each, problems);
+
+  Struct result;
+  read_value(root, "", result, problems);
+  Origins origins{{"", root.position}};
+  collect_origins(root, "", origins);
+  add_broken_rules(validate(result), origins, problems);
   problems.throw_if_any();
   return result;
 }
@@ -152,16 +67,16 @@ Struct read_all(std::string_view raw, const std::string& name, std::span<const s
 }  // namespace
 
 Recipe load_recipe(const fs::path& path, std::span<const std::string> sets) {
+  const std::string text = read_config_file(path);
   const fs::path folder = fs::absolute(path).parent_path();
-  return read_all<Recipe>(read_config_file(path), path.string(), sets, folder, find_configs(folder),
-                          true, validate_recipe);
+  const PartFolders folders{folder, find_configs(folder)};
+  return read_config<Recipe>(text, path.string(), sets, &folders, validate_recipe);
 }
 
 Recipe parse_recipe_text(std::string_view text, const std::string& name,
                          std::span<const std::string> sets, const fs::path& configs_dir) {
-  return read_all<Recipe>(text, name, sets, {},
-                          configs_dir.empty() ? find_configs({}) : configs_dir, true,
-                          validate_recipe);
+  const PartFolders folders{{}, configs_dir.empty() ? find_configs({}) : configs_dir};
+  return read_config<Recipe>(text, name, sets, &folders, validate_recipe);
 }
 
 ModelConfig load_model_config(const fs::path& path, std::span<const std::string> sets) {
@@ -170,7 +85,7 @@ ModelConfig load_model_config(const fs::path& path, std::span<const std::string>
 
 ModelConfig parse_model_config_text(std::string_view text, const std::string& name,
                                     std::span<const std::string> sets) {
-  return read_all<ModelConfig>(text, name, sets, {}, {}, false, validate_model_config);
+  return read_config<ModelConfig>(text, name, sets, nullptr, validate_model_config);
 }
 
 std::string recipe_digest(const Recipe& recipe) {

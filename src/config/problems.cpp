@@ -16,11 +16,7 @@ std::string Position::text() const {
 
 void Problems::add(const Position& position, std::string_view key, std::string_view message) {
   items_.push_back({position, std::string(key), std::string(message)});
-}
-
-bool Problems::concerns(std::string_view key) const {
-  return std::any_of(items_.begin(), items_.end(),
-                     [&](const Item& item) { return item.key == key; });
+  keys_.emplace(key);
 }
 
 void Problems::throw_if_any() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,7 +26,7 @@ class Problems {
   void add(const Position& position, std::string_view key, std::string_view message);
   bool empty() const { return items_.empty(); }
   /// True if a problem was recorded about this very key.
-  bool concerns(std::string_view key) const;
+  bool concerns(std::string_view key) const { return keys_.contains(key); }
   /// Throws ConfigError with one line per problem, sorted by place; returns if there is none.
   void throw_if_any() const;
 
@@ -36,6 +37,7 @@ class Problems {
     std::string message;
   };
   std::vector<Item> items_;
+  std::set<std::string, std::less<>> keys_;
 };
 
 /// Text from a recipe made fit for a message: quoted, control bytes escaped, cut when long.

@@ -1,22 +1,38 @@
-#include "config/validate.h"
-
+// What must hold between the keys of a recipe, after each key's own rule (rules.h).
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/text.h"
+#include "config/load.h"
+#include "config/rules.h"
 
 namespace lh {
 namespace {
+
+/// True when `whole` is a multiple of `part`. Broken values fail here without harm: their own rule
+/// has been reported, and then load.cpp drops the rules about the same key.
+bool divides(int64_t part, int64_t whole) {
+  return part > 0 && whole >= 0 && whole % part == 0;
+}
 
 /// Collects broken rules under a key prefix.
 class Rules {
  public:
   explicit Rules(std::string prefix) : prefix_(std::move(prefix)) {}
 
-  void check(bool holds, std::initializer_list<const char*> keys, std::string message) {
+  /// The rule of each field by itself.
+  template <typename Struct>
+  void check_fields(const Struct& section) {
+    RuleChecker checker(problems);
+    Struct::visit(checker, section);
+    for (RecipeProblem& problem : problems)
+      for (std::string& key : problem.keys) key = prefix_ + key;
+  }
+  void check(bool holds, std::initializer_list<std::string> keys, std::string message) {
     if (holds) return;
-    RecipeProblem problem;
-    for (const char* key : keys) problem.keys.push_back(prefix_ + key);
-    problem.message = std::move(message);
+    RecipeProblem problem{{}, std::move(message)};
+    for (const std::string& key : keys) problem.keys.push_back(prefix_ + key);
     problems.push_back(std::move(problem));
   }
   std::vector<RecipeProblem> problems;
@@ -25,23 +41,17 @@ class Rules {
   std::string prefix_;
 };
 
-std::vector<RecipeProblem> model_problems(const ModelConfig& m, const std::string& prefix) {
-  Rules rules(prefix);
-  for (const auto& [key, value] :
-       {std::pair{"hidden_size", m.hidden_size}, {"intermediate_size", m.intermediate_size},
-        {"num_layers", m.num_layers}, {"num_heads", m.num_heads}})
-    rules.check(value > 0, {key}, "is required: expected a positive integer");
-  if (!rules.problems.empty()) return rules.problems;
-
+void check_model(const ModelConfig& m, Rules& rules) {
+  if (m.num_heads <= 0) return;  // reported; nothing below has a meaning
   const int64_t kv_heads = m.resolved_num_kv_heads(), head_dim = m.resolved_head_dim();
-  rules.check(m.num_heads % kv_heads == 0, {"num_kv_heads", "num_heads"},
+  rules.check(divides(kv_heads, m.num_heads), {"num_kv_heads", "num_heads"},
               fmt::format("expected a divisor of num_heads {}, got {}", m.num_heads, kv_heads));
-  rules.check(m.head_dim > 0 || m.hidden_size % m.num_heads == 0, {"num_heads", "hidden_size"},
+  rules.check(m.head_dim > 0 || divides(m.num_heads, m.hidden_size), {"num_heads", "hidden_size"},
               fmt::format("expected a divisor of hidden_size {} (or set head_dim), got {}",
                           m.hidden_size, m.num_heads));
   rules.check(head_dim % 2 == 0, {"head_dim", "hidden_size", "num_heads"},
               fmt::format("expected an even number, got {}: rotary positions turn pairs", head_dim));
-  rules.check(m.num_layers % static_cast<int64_t>(m.schedule.size()) == 0,
+  rules.check(divides(static_cast<int64_t>(m.schedule.size()), m.num_layers),
               {"schedule", "num_layers"},
               fmt::format("expected a pattern whose length divides num_layers {}, got {} names",
                           m.num_layers, m.schedule.size()));
@@ -53,9 +63,9 @@ std::vector<RecipeProblem> model_problems(const ModelConfig& m, const std::strin
   for (const auto& [name, mixer] : m.mixers) {
     const std::string key = "mixers." + name + ".window", parent = "mixers." + name;
     const bool windowed = mixer.kind == "sliding_window";
-    rules.check(!windowed || mixer.window > 0, {key.c_str(), parent.c_str()},
+    rules.check(!windowed || mixer.window > 0, {key, parent},
                 "a sliding_window mixer needs a window of at least 1 token");
-    rules.check(windowed || (mixer.window == 0 && mixer.sinks == 0), {key.c_str(), parent.c_str()},
+    rules.check(windowed || (mixer.window == 0 && mixer.sinks == 0), {key, parent},
                 fmt::format("window and sinks belong to sliding_window, not to {}", mixer.kind));
   }
   const RopeScaling& rope = m.rope_scaling;
@@ -70,18 +80,22 @@ std::vector<RecipeProblem> model_problems(const ModelConfig& m, const std::strin
               {"rope_scaling.high_freq_factor", "rope_scaling"},
               fmt::format("expected more than low_freq_factor {}, got {}", rope.low_freq_factor,
                           rope.high_freq_factor));
-  return rules.problems;
 }
 
 }  // namespace
 
 std::vector<RecipeProblem> validate_model_config(const ModelConfig& model) {
-  return model_problems(model, "");
+  Rules rules("");
+  rules.check_fields(model);
+  check_model(model, rules);
+  return rules.problems;
 }
 
 std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
-  Rules rules("");
-  rules.problems = model_problems(r.model, "model.");
+  Rules model_rules("model."), rules("");
+  rules.check_fields(r);
+  check_model(r.model, model_rules);
+  for (RecipeProblem& problem : model_rules.problems) rules.problems.push_back(std::move(problem));
   rules.check(!r.data.train.empty(), {"data.train", "data"},
               "is required: expected at least one source of token shards");
   double weight = 0;
@@ -92,22 +106,18 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
               fmt::format("expected at most model.max_position {}, got {}", r.model.max_position,
                           r.data.seq_tokens));
   const ScheduleConfig& s = r.schedule;
-  rules.check(s.steps > 0, {"schedule.steps", "schedule"},
-              "is required: expected a positive integer");
-  rules.check(s.batch_tokens > 0, {"schedule.batch_tokens", "schedule"},
-              "is required: expected a positive integer");
-  rules.check(s.batch_tokens % r.data.seq_tokens == 0, {"schedule.batch_tokens", "data.seq_tokens"},
+  rules.check(divides(r.data.seq_tokens, s.batch_tokens), {"schedule.batch_tokens", "data.seq_tokens"},
               fmt::format("expected a multiple of data.seq_tokens {}, got {}", r.data.seq_tokens,
                           s.batch_tokens));
   const int64_t micro = r.precision.micro_batch_tokens;
-  rules.check(micro == 0 || (micro % r.data.seq_tokens == 0 && s.batch_tokens % micro == 0),
+  rules.check(micro == 0 || (divides(r.data.seq_tokens, micro) && divides(micro, s.batch_tokens)),
               {"precision.micro_batch_tokens", "schedule.batch_tokens"},
               fmt::format("expected a multiple of data.seq_tokens {} that divides "
                           "schedule.batch_tokens {}, got {}",
                           r.data.seq_tokens, s.batch_tokens, micro));
   rules.check(s.warmup_steps <= s.steps, {"schedule.warmup_steps", "schedule.steps"},
               fmt::format("expected at most schedule.steps {}, got {}", s.steps, s.warmup_steps));
-  rules.check(s.kind != "wsd" || s.warmup_steps + s.decay_steps <= s.steps,
+  rules.check(s.kind != "wsd" || s.decay_steps <= s.steps - std::min(s.warmup_steps, s.steps),
               {"schedule.decay_steps", "schedule.steps"},
               fmt::format("warmup_steps {} and decay_steps {} exceed steps {}", s.warmup_steps,
                           s.decay_steps, s.steps));

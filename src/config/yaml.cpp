@@ -62,7 +62,8 @@ class TreeBuilder : public YAML::EventHandler {
     YamlNode node = leaf(mark, YamlNode::Kind::kScalar);
     node.text = value;
     node.quoted = tag == "!";
-    finish(std::move(node), anchor, 1);
+    // Long text weighs more than one value, or aliases of it could fill the memory.
+    finish(std::move(node), anchor, 1 + value.size() / 32);
   }
 
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
@@ -182,6 +183,9 @@ class TreeBuilder : public YAML::EventHandler {
                     fmt::format("duplicate key, already set at line {}", first->position.line));
       return;
     }
+    if (parent.node.entries.size() >= kMaxYamlKeys)
+      fail<ConfigError>("{}: more than {} keys in one section", parent.key_position.text(),
+                        kMaxYamlKeys);
     parent.node.entries.push_back({std::move(parent.key), parent.key_position, std::move(value)});
   }
 

@@ -39,9 +39,11 @@ struct YamlEntry {
   YamlNode value;
 };
 
-/// Nesting and node count (aliases expanded) that no recipe comes near.
+/// Nesting, values (aliases counted in full, long text as several) and keys of one section that
+/// no recipe comes near.
 inline constexpr size_t kMaxYamlDepth = 24;
-inline constexpr size_t kMaxYamlNodes = 50'000;
+inline constexpr size_t kMaxYamlNodes = 20'000;
+inline constexpr size_t kMaxYamlKeys = 1'000;
 
 /// Parses one document of already cleaned text (source_text.h). Duplicate keys are added to
 /// `problems` and the first one kept; a syntax error throws ConfigError with its position.
