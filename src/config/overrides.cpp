@@ -105,6 +105,7 @@ void apply_override(YamlNode& root, const Override& override_, Problems& problem
         entry = &at->entries.back();
         entry->value.position = position;
       }
+      entry->position = position;
       at = &entry->value;
     }
     walked = join_key(walked, part);

@@ -96,12 +96,6 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
   rules.check_fields(r);
   check_model(r.model, model_rules);
   for (RecipeProblem& problem : model_rules.problems) rules.problems.push_back(std::move(problem));
-  rules.check(!r.data.train.empty(), {"data.train", "data"},
-              "is required: expected at least one source of token shards");
-  double weight = 0;
-  for (const DataSource& source : r.data.train) weight += source.weight;
-  rules.check(r.data.train.empty() || weight > 0, {"data.train"},
-              "expected weights with a positive sum");
   rules.check(r.data.seq_tokens <= r.model.max_position, {"data.seq_tokens", "model.max_position"},
               fmt::format("expected at most model.max_position {}, got {}", r.model.max_position,
                           r.data.seq_tokens));

@@ -1,0 +1,139 @@
+// Wrong recipes: every problem at once, each at its place and with what to do.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include "config_support.h"
+
+namespace {
+
+using namespace lh;
+using namespace lh::test;
+
+TEST_CASE("the small recipe of these tests is valid") {
+  CHECK(errors(small_recipe()) == "");
+}
+
+TEST_CASE("every problem is reported in one error sorted by place") {
+  const std::string text =
+      "run: {name: x, sed: 3}\n"                     // 1
+      "model:\n"                                     // 2
+      "  hidden_size: 0\n"                           // 3
+      "  num_layers: two\n"                          // 4
+      "  num_heads: 4\n"                             // 5
+      "data:\n"                                      // 6
+      "  train: [{path: a.h5, wieght: 1}]\n"         // 7
+      "  seq_tokens: 128\n"                          // 8
+      "  seq_tokens: 64\n"                           // 9
+      "optim: {beta1: 1.5, kind: adam}\n"            // 10
+      "schedule: {batch_tokens: 1280, steps: -1}\n"  // 11
+      "evil: 1\n";                                   // 12
+  const std::string message = errors(text);
+  INFO(message);
+  CHECK(contains(message, "r.yaml:1:16: unknown key 'sed' in run (did you mean 'seed'?)"));
+  CHECK(contains(message, "r.yaml:2:1: model.intermediate_size: is required"));
+  CHECK(contains(message, "r.yaml:3:16: model.hidden_size: expected above 0, got 0"));
+  CHECK(contains(message, "r.yaml:4:15: model.num_layers: expected an integer, got 'two'"));
+  CHECK(contains(message, "r.yaml:7:24: unknown key 'wieght' in data.train.0"));
+  CHECK(contains(message, "r.yaml:9:3: data.seq_tokens: duplicate key, already set at line 8"));
+  CHECK(contains(message, "r.yaml:10:16: optim.beta1: expected at least 0 and below 1, got 1.5"));
+  CHECK(contains(message, "r.yaml:10:27: optim.kind: expected one of adamw, muon"));
+  CHECK(contains(message, "r.yaml:11:39: schedule.steps: expected above 0, got -1"));
+  CHECK(contains(message, "r.yaml:12:1: unknown key 'evil' in a recipe (did you mean 'eval'?)"));
+  CHECK(lines(message) == 10);
+  CHECK(message.find("r.yaml:9") < message.find("r.yaml:10"));
+}
+
+TEST_CASE("columns count characters and not bytes") {
+  const std::string message = errors(std::string("run: {name: äöü€𝄞, nmae: x}\n").append(small_recipe()));
+  CHECK_MESSAGE(contains(message, "r.yaml:1:20: unknown key 'nmae'"), message);
+}
+
+TEST_CASE("rules between keys name all values that matter") {
+  struct Case {
+    std::vector<std::string> sets;
+    const char* expected;
+  };
+  for (const Case& c : std::vector<Case>{
+           {{"schedule.batch_tokens=1000"}, "multiple of data.seq_tokens 128, got 1000"},
+           {{"data.seq_tokens=512"}, "at most model.max_position 256, got 512"},
+           {{"model.num_heads=5"}, "divisor of hidden_size 64"},
+           {{"model.num_kv_heads=3"}, "divisor of num_heads 4, got 3"},
+           {{"model.head_dim=7"}, "even number"},
+           {{"model.schedule=[attn, attn, attn]"}, "divides num_layers 2, got 3"},
+           {{"model.schedule=[atn]"}, "'atn' is not one of model.mixers (did you mean 'attn'?)"},
+           {{"model.mixers.attn.kind=sliding_window"}, "needs a window of at least 1"},
+           {{"model.mixers.attn.window=4"}, "belong to sliding_window"},
+           {{"schedule.warmup_steps=11"}, "at most schedule.steps 10, got 11"},
+           {{"schedule.kind=wsd"}, "wsd needs decay_steps"},
+           {{"schedule.kind=wsd", "schedule.decay_steps=9", "schedule.warmup_steps=2"},
+            "exceed steps 10"},
+           {{"schedule.decay_steps=3"}, "belongs to kind wsd"},
+           {{"precision.micro_batch_tokens=384"}, "divides schedule.batch_tokens 1024, got 384"},
+           {{"eval.every_steps=5"}, "needs data.valid"},
+           {{"model.rope_scaling={type: longrope, short_factor: [1, 1, 1, 1, 1, 1, 1, 1]}"},
+            "long_factor: expected head_dim / 2 = 8 numbers, got 0"},
+           {{"model.rope_scaling={type: llama3, high_freq_factor: 1}"},
+            "more than low_freq_factor 1"},
+           {{"parallel.data=2"}, "one process"},
+           {{"data.train=[]"}, "--set data.train=[]: data.train: expected at least one entry"},
+           {{"data.train=[{path: a.h5, weight: 0}]"}, "data.train.0.weight: expected above 0"},
+       }) {
+    const std::string message = errors(small_recipe(), c.sets);
+    CHECK_MESSAGE(contains(message, c.expected), message);
+    CHECK_MESSAGE(lines(message) == 1, message);
+  }
+}
+
+TEST_CASE("values far outside are refused without overflow") {
+  for (const char* key : {"model.num_heads", "model.hidden_size", "model.num_layers",
+                          "model.head_dim", "schedule.steps", "schedule.warmup_steps",
+                          "schedule.batch_tokens", "data.seq_tokens",
+                          "precision.micro_batch_tokens"})
+    for (const char* value : {"-9223372036854775808", "-1", "0", "9223372036854775807"})
+      errors(small_recipe(), {std::string(key) + "=" + value,
+                              "schedule.kind=wsd", "schedule.decay_steps=9223372036854775807"});
+}
+
+TEST_CASE("text that is no YAML is an error at its place") {
+  CHECK(contains(errors("run: [\n"), "r.yaml:2:1: not valid YAML"));
+  CHECK(contains(errors(""), "an empty file"));
+  CHECK(contains(errors("# only a comment\n"), "r.yaml:1:1: expected sections"));
+  CHECK(contains(errors("- a\n- b\n"), "expected sections with keys, got a list"));
+  CHECK(contains(errors("just text\n"), "expected sections with keys, got"));
+  CHECK(errors(std::string("run:\n\tname: x\n").append(small_recipe())) != "");
+  CHECK(errors(small_recipe() + "---\nrun: {}\n") != "");
+  CHECK(errors(std::string("run: {name: \xff\xfe}\n").append(small_recipe())) != "");
+  CHECK(errors(std::string("run: {name: a\0b}\n", 17) + small_recipe()) != "");
+}
+
+TEST_CASE("hostile YAML ends soon with an error") {
+  std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 12; ++i) {
+    bomb += fmt::format("a{0}: &a{0} [", i);
+    for (int j = 0; j < 10; ++j) bomb += fmt::format("*a{}, ", i - 1);
+    bomb += "x]\n";
+  }
+  CHECK(errors(bomb) != "");
+  CHECK(errors(std::string(100'000, '[')) != "");
+  std::string deep;
+  for (int i = 0; i < 2000; ++i) deep += std::string(static_cast<size_t>(i), ' ') + "a:\n";
+  CHECK(errors(deep) != "");
+  std::string wide;
+  for (int i = 0; i < 30'000; ++i) wide += fmt::format("k{}: 1\n", i);
+  CHECK(errors(wide) != "");
+}
+
+TEST_CASE("harmless YAML variety is accepted") {
+  std::string crlf;
+  for (const char c : small_recipe()) crlf += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  CHECK(errors(crlf) == "");
+  CHECK(errors(std::string("\xef\xbb\xbf").append(small_recipe())) == "");
+  CHECK(errors(std::string("---\n").append(small_recipe())) == "");
+  CHECK(errors(small_recipe() + "eval:\n") == "");  // a section with everything at its default
+  std::string anchored = small_recipe();
+  anchored.replace(anchored.find("64"), 2, "&width 64");
+  anchored.replace(anchored.find("128\n  num_layers"), 3, "*width");
+  CHECK(parse(anchored).model.intermediate_size == 64);
+}
+
+}  // namespace
