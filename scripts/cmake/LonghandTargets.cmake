@@ -12,6 +12,11 @@ if(LH_SANITIZE)
     -fno-sanitize-recover=all)
   target_link_options(lh_flags INTERFACE -fsanitize=${LH_SANITIZE})
 endif()
+if(LH_FUZZ)
+  target_compile_options(lh_flags INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+    -fno-sanitize-recover=all)
+  target_link_options(lh_flags INTERFACE -fsanitize=address,undefined)
+endif()
 target_include_directories(lh_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 
 function(lh_library name)

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "base/hash.h"
-#include "base/hdf5_lock.h"
+#include "storage/hdf5_lock.h"
 
 namespace lh {
 namespace {

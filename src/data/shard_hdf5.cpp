@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <utility>
 
 #include "base/error.h"
-#include "base/hdf5_lock.h"
-#include "data/raw_file.h"
 #include "data/shard_seal.h"
+#include "storage/hdf5_handle.h"
+#include "storage/hdf5_layout.h"
+#include "storage/raw_file.h"
 
 namespace lh {
 namespace fs = std::filesystem;
@@ -21,185 +20,6 @@ using nlohmann::json;
 static_assert(std::endian::native == std::endian::little, "arrays are read as they lie on disk");
 
 namespace {
-
-/// Holds the HDF5 lock and keeps the library from printing its error stack.
-class Hdf5Section {
- public:
-  Hdf5Section() : lock_(hdf5_mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
-
- private:
-  std::lock_guard<std::mutex> lock_;
-};
-
-/// The innermost message of the library's error stack: the nearest to the cause.
-std::string hdf5_reason() {
-  std::string reason = "no reason given";
-  H5Ewalk2(
-      H5E_DEFAULT, H5E_WALK_UPWARD,
-      [](unsigned depth, const H5E_error2_t* entry, void* out) -> herr_t {
-        if (depth == 0 && entry->desc != nullptr) *static_cast<std::string*>(out) = entry->desc;
-        return 0;
-      },
-      &reason);
-  return reason;
-}
-
-/// An HDF5 identifier that closes itself.
-class Handle {
- public:
-  Handle(hid_t id, herr_t (*closer)(hid_t)) : id_(id), close_(closer) {}
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
-  Handle& operator=(Handle&&) = delete;
-  operator hid_t() const { return id_; }  // NOLINT: stands for the identifier in library calls
-  bool ok() const { return id_ >= 0; }
-  herr_t close() { return close_(std::exchange(id_, -1)); }
-
- private:
-  hid_t id_;
-  herr_t (*close_)(hid_t);
-};
-
-Handle file_access() {
-  Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
-  // Shards are replaced by rename and never changed, and some network file systems can't lock.
-  H5Pset_file_locking(access, 0, 1);
-  return access;
-}
-
-/// Properties of a new dataset. Times are left out: equal input must give equal bytes.
-Handle dataset_creation() {
-  Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  H5Pset_obj_track_times(creation, 0);
-  return creation;
-}
-
-Handle fixed_string(size_t bytes) {
-  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type, bytes);
-  H5Tset_strpad(type, H5T_STR_NULLPAD);  // NULLTERM would hide the last byte
-  H5Tset_cset(type, H5T_CSET_UTF8);
-  return type;
-}
-
-// ---- writing ------------------------------------------------------------------------------------
-
-/// What the library would have written to a file. It keeps a file in memory between these calls.
-struct FileImage {
-  static FileImage& of(void* self) { return *static_cast<FileImage*>(self); }
-
-  static H5FD_file_image_callbacks_t callbacks(FileImage* self) {
-    return {
-        [](size_t bytes, H5FD_file_image_op_t, void*) { return std::malloc(bytes); },
-        [](void* to, const void* from, size_t bytes, H5FD_file_image_op_t, void*) {
-          return std::memcpy(to, from, bytes);
-        },
-        [](void* memory, size_t bytes, H5FD_file_image_op_t, void* image) {
-          void* moved = std::realloc(memory, bytes);
-          if (moved != nullptr) of(image).memory_bytes = bytes;
-          return moved;
-        },
-        [](void* memory, H5FD_file_image_op_t op, void* image) -> herr_t {
-          if (op == H5FD_FILE_IMAGE_OP_FILE_CLOSE)
-            of(image).content.assign(static_cast<const char*>(memory), of(image).memory_bytes);
-          std::free(memory);
-          return 0;
-        },
-        [](void* image) { return image; },
-        [](void*) -> herr_t { return 0; },
-        self,
-    };
-  }
-
-  size_t memory_bytes = 0;
-  std::string content;  // after the file is closed
-};
-
-/// Builds the file in memory. The library must not write to a disk that may be full: after a
-/// failed write it can neither close the file nor end the process without touching freed memory.
-/// The file never exceeds the structure and what lies before its last part, since arrays without
-/// content take no memory at the end of a file that is closed without a flush.
-class StructureWriter {
- public:
-  explicit StructureWriter(const fs::path& path)
-      : path_(path),
-        create_(H5Pcreate(H5P_FILE_CREATE), H5Pclose),
-        access_(memory_access()),
-        file_((H5Pset_userblock(create_, kSealBytes),
-               H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create_, access_)),
-              H5Fclose) {
-    check(file_.ok());
-  }
-
-  void attribute(const char* name, int64_t value) {
-    Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-    Handle attribute(H5Acreate2(file_, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT),
-                     H5Aclose);
-    check(attribute.ok() && H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0);
-  }
-
-  void attribute(const char* name, const std::string& value) {
-    Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-    Handle type = fixed_string(value.size());
-    Handle attribute(H5Acreate2(file_, name, type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-    check(attribute.ok() && H5Awrite(attribute, type, value.data()) >= 0);
-  }
-
-  void text(const char* name, const std::string& value) {
-    Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-    Handle type = fixed_string(value.size());
-    Handle creation = dataset_creation();
-    Handle data(H5Dcreate2(file_, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT), H5Dclose);
-    check(data.ok() && H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value.data()) >= 0);
-  }
-
-  /// A contiguous array with its place in the file assigned and nothing written there. Returns
-  /// the place.
-  int64_t array(const char* name, hid_t type, int64_t size) {
-    const hsize_t extent = static_cast<hsize_t>(size);
-    Handle space(H5Screate_simple(1, &extent, nullptr), H5Sclose);
-    Handle creation = dataset_creation();
-    H5Pset_layout(creation, H5D_CONTIGUOUS);
-    H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
-    H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
-    Handle data(H5Dcreate2(file_, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT), H5Dclose);
-    check(data.ok());
-    return static_cast<int64_t>(H5Dget_offset(data));
-  }
-
-  /// Closes the file and returns its bytes; those missing up to `size` belong to arrays.
-  std::string close(int64_t& size) {
-    hsize_t bytes = 0;
-    check(H5Fget_filesize(file_, &bytes) >= 0 && file_.close() >= 0);
-    size = static_cast<int64_t>(bytes);
-    image_.content.resize(std::min(image_.content.size(), static_cast<size_t>(bytes)));
-    return std::move(image_.content);
-  }
-
- private:
-  Handle memory_access() {
-    Handle access = file_access();
-    H5Pset_fapl_core(access, /*increment=*/1 << 16, /*backing_store=*/0);
-    H5FD_file_image_callbacks_t callbacks = FileImage::callbacks(&image_);
-    H5Pset_file_image_callbacks(access, &callbacks);
-    H5Pset_meta_block_size(access, 1 << 13);  // all of the structure in front of the arrays
-    return access;
-  }
-  void check(bool ok) const {
-    if (!ok) fail<IoError>("cannot lay out {}: {}", path_.string(), hdf5_reason());
-  }
-
-  const fs::path& path_;
-  FileImage image_;
-  Handle create_;
-  Handle access_;
-  Handle file_;
-};
-
-// ---- reading ------------------------------------------------------------------------------------
 
 class StructureReader {
  public:
@@ -330,7 +150,7 @@ ShardLayout create_shard_structure(const fs::path& path, const ShardInfo& info,
   int64_t file_bytes = 0;
   {
     Hdf5Section section;
-    StructureWriter file(path);
+    Hdf5Layout file(path, {.user_block = kSealBytes, .structure_bytes = 1 << 13});
     file.attribute("format_version", kShardFormat);
     file.attribute("vocab_size", info.vocab_size);
     file.attribute("end_of_text", int64_t{info.end_of_text});
@@ -339,10 +159,13 @@ ShardLayout create_shard_structure(const fs::path& path, const ShardInfo& info,
     file.attribute("content_digest", info.content_digest);
     file.text("tokenizer_json", tokenizer_json);
     file.text("sources", sources);
-    layout.offsets_begin = file.array("document_offsets", H5T_STD_I64LE, info.documents + 1);
-    layout.bytes_begin = file.array("document_bytes", H5T_STD_I64LE, info.documents);
+    const auto array = [&](const char* name, hid_t type, int64_t size) {
+      return file.array(name, type, std::span(&size, 1));
+    };
+    layout.offsets_begin = array("document_offsets", H5T_STD_I64LE, info.documents + 1);
+    layout.bytes_begin = array("document_bytes", H5T_STD_I64LE, info.documents);
     layout.tokens_begin =
-        file.array("tokens", info.token_width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, info.tokens);
+        array("tokens", info.token_width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, info.tokens);
     structure = file.close(file_bytes);
   }
   RawFile file = RawFile::create(path);

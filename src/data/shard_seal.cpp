@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "data/raw_file.h"
+#include "storage/raw_file.h"
 
 namespace lh {
 namespace fs = std::filesystem;

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "data/find_files.h"
-#include "data/raw_file.h"
+#include "storage/raw_file.h"
 #include "data/shard_hdf5.h"
 #include "data/shard_seal.h"
 

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "data/raw_file.h"
+#include "storage/raw_file.h"
 #include "data/shard_hdf5.h"
 #include "data/shard_seal.h"
 

@@ -10,7 +10,7 @@
 #include <thread>
 #include <utility>
 
-#include "base/hdf5_lock.h"
+#include "storage/hdf5_lock.h"
 #include "base/philox.h"
 #include "data/shard_seal.h"
 #include "data_support.h"

@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "data/batcher.h"
 #include "data/inspect.h"
-#include "data/raw_file.h"
+#include "storage/raw_file.h"
 #include "data/shard_hdf5.h"
 #include "data/shard_seal.h"
 

@@ -1,4 +1,4 @@
-#include "data/raw_file.h"
+#include "storage/raw_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
