@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/hash.h"
 #include "base/log.h"
+#include "storage/raw_file.h"
 
 namespace lh {
 namespace fs = std::filesystem;
@@ -52,7 +52,7 @@ fs::path write_checkpoint(const fs::path& folder, int64_t step,
     nlohmann::ordered_json files;
     for (const auto& entry : fs::directory_iterator(temporary)) {
       sync_path(entry.path());
-      files[entry.path().filename().string()] = digest_of(read_file(entry.path()));
+      files[entry.path().filename().string()] = digest_of_file(entry.path());
     }
     write_file_atomically(temporary / kManifest,
                           nlohmann::ordered_json{{"step", step}, {"files", files}}.dump(2) + "\n");
@@ -90,7 +90,7 @@ void verify_checkpoint(const fs::path& checkpoint) {
     fail<IoError>("{}: the manifest is damaged", (checkpoint / kManifest).string());
   for (const auto& [name, digest] : manifest["files"].items()) {
     const fs::path file = checkpoint / fs::path(name).filename();
-    if (!digest.is_string() || digest_of(read_file(file)) != digest.get<std::string>())
+    if (!digest.is_string() || digest_of_file(file) != digest.get<std::string>())
       fail<IoError>("{}: its content was changed or cut since it was saved (digest differs)",
                     file.string());
   }

@@ -4,9 +4,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "backend/elementwise.h"
 #include "base/file.h"
 #include "base/text.h"
 
@@ -66,17 +66,19 @@ float half_to_float(uint16_t half) {
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
-  content_ = read_file(path_);
+SafetensorsFile::SafetensorsFile(std::filesystem::path path)
+    : path_(std::move(path)), file_(RawFile::open_read(path_)) {
   const auto bad = [&](const std::string& reason) {
     fail<IoError>("{}: not a valid safetensors file: {}", path_.string(), reason);
   };
   uint64_t length = 0;
-  if (content_.size() < 8) bad(fmt::format("{} bytes, shorter than its length field", content_.size()));
-  std::memcpy(&length, content_.data(), 8);
-  if (length > kMaxHeader || length > content_.size() - 8)
-    bad(fmt::format("its header should have {} bytes, the file has {}", length, content_.size()));
-  const std::string_view header(content_.data() + 8, length);
+  const auto file_bytes = static_cast<uint64_t>(file_.size());
+  if (file_bytes < 8) bad(fmt::format("{} bytes, shorter than its length field", file_bytes));
+  file_.read_at(0, &length, 8);
+  if (length > kMaxHeader || length > file_bytes - 8)
+    bad(fmt::format("its header should have {} bytes, the file has {}", length, file_bytes));
+  std::string header(length, '\0');
+  file_.read_at(8, header.data(), static_cast<int64_t>(length));
   size_t depth = 0;
   // The parser recurses; a header of brackets alone must not exhaust the stack.
   const auto shallow = [&depth](int, nlohmann::json::parse_event_t event, nlohmann::json&) {
@@ -94,8 +96,8 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
   }
   if (!json.is_object()) bad("its header is not a JSON object");
 
-  data_begin_ = 8 + length;
-  const size_t data_bytes = content_.size() - data_begin_;
+  const size_t data_begin = 8 + length;
+  const size_t data_bytes = file_bytes - data_begin;
   std::vector<std::pair<size_t, size_t>> ranges;
   for (const auto& [name, value] : json.items()) {
     if (name == "__metadata__") {
@@ -145,6 +147,8 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
       bad_tensor(fmt::format("{}{} needs {} bytes, its data has {}", entry.dtype,
                              entry.shape.str(), bytes, entry.end - entry.begin));
     ranges.emplace_back(entry.begin, entry.end);
+    entry.begin += data_begin;
+    entry.end += data_begin;
     entries_.emplace(name, std::move(entry));
   }
   std::sort(ranges.begin(), ranges.end());
@@ -172,19 +176,35 @@ const SafetensorsFile::Entry& SafetensorsFile::entry(const std::string& name) co
 
 Tensor SafetensorsFile::read(const std::string& name) const {
   const Entry& from = entry(name);
-  const char* bytes = content_.data() + data_begin_ + from.begin;
+  const auto begin = static_cast<int64_t>(from.begin), bytes = static_cast<int64_t>(from.end) - begin;
   Tensor result = Tensor::empty(from.shape, tensor_type(from.dtype));
   if (from.dtype != "F16") {
-    std::memcpy(result.raw(), bytes, from.end - from.begin);
+    file_.read_at(begin, result.raw(), bytes);
     return result;
   }
-  for (float& value : result.span<float>()) {
-    uint16_t half;
-    std::memcpy(&half, bytes, 2);
-    value = half_to_float(half);
-    bytes += 2;
-  }
+  std::vector<uint16_t> halves(static_cast<size_t>(result.numel()));
+  file_.read_at(begin, halves.data(), bytes);
+  std::transform(halves.begin(), halves.end(), result.span<float>().begin(), half_to_float);
   return result;
+}
+
+void SafetensorsFile::restore(const std::vector<NamedTensor>& targets) const {
+  std::string problems;
+  for (const NamedTensor& target : targets) {
+    const auto found = entries_.find(target.name);
+    if (found == entries_.end())
+      problems += fmt::format("\n  {}: missing{}", target.name, did_you_mean(target.name, names()));
+    else if (!(found->second.shape == target.tensor.shape()) ||
+             !is_floating(tensor_type(found->second.dtype)) || !is_floating(target.tensor.dtype()))
+      problems += fmt::format("\n  {}: expected {}, got {}{}", target.name, target.tensor.str(),
+                              found->second.dtype, found->second.shape.str());
+  }
+  if (!problems.empty())
+    fail<IoError>("{} does not fit the model:{}", path_.string(), problems);
+  for (const NamedTensor& target : targets) {
+    Tensor into = target.tensor;
+    LH_DISPATCH(into.device(), "restore", copy(read(target.name), into));
+  }
 }
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
@@ -204,14 +224,15 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Name
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // data starts at a multiple of 8, as in the format
   write_atomically(path, [&](const std::filesystem::path& temporary) {
-    std::ofstream file(temporary, std::ios::binary);
+    RawFile file = RawFile::create(temporary);
     const uint64_t length = text.size();
-    file.write(reinterpret_cast<const char*>(&length), 8);
-    file.write(text.data(), static_cast<std::streamsize>(text.size()));
-    for (const NamedTensor& named : tensors)
-      file.write(named.tensor.raw(), static_cast<std::streamsize>(named.tensor.bytes()));
-    file.close();
-    if (!file) fail<IoError>("cannot write {}: is the disk full?", path.string());
+    file.write_at(0, &length, 8);
+    file.write_at(8, text.data(), static_cast<int64_t>(length));
+    auto place = static_cast<int64_t>(8 + length);
+    for (const NamedTensor& named : tensors) {
+      file.write_at(place, named.tensor.raw(), static_cast<int64_t>(named.tensor.bytes()));
+      place += static_cast<int64_t>(named.tensor.bytes());
+    }
   });
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "optim/optimizer.h"
+#include "storage/raw_file.h"
 #include "tensor/tensor.h"
 
 namespace lh {
@@ -25,17 +26,20 @@ class SafetensorsFile {
   /// The tensor; F16 becomes f32. IoError for an unknown name, with the nearest known one.
   Tensor read(const std::string& name) const;
 
+  /// Fills the targets by name, converting between floating dtypes. Before that it checks that every
+  /// target has a tensor of its shape here, all differences in one IoError.
+  void restore(const std::vector<NamedTensor>& targets) const;
+
  private:
   struct Entry {
     std::string dtype;
     Shape shape;
-    size_t begin = 0, end = 0;  // within the data part
+    size_t begin = 0, end = 0;  // in the file
   };
   const Entry& entry(const std::string& name) const;
 
   std::filesystem::path path_;
-  std::string content_;  // of the whole file
-  size_t data_begin_ = 0;
+  RawFile file_;
   std::map<std::string, Entry> entries_;
   std::map<std::string, std::string> metadata_;
 };

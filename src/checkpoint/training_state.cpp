@@ -1,33 +1,16 @@
 #include "checkpoint/training_state.h"
 
-#include <hdf5.h>
+#include <algorithm>
+#include <nlohmann/json.hpp>
 
-#include <cstring>
-
+#include "base/error.h"
 #include "base/hash.h"
-#include "storage/hdf5_lock.h"
+#include "checkpoint/state_seal.h"
+#include "storage/hdf5_handle.h"
+#include "storage/hdf5_layout.h"
 
 namespace lh {
 namespace {
-
-constexpr const char* kFormat = "longhand training state 1";
-
-/// An HDF5 identifier that closes itself.
-class Handle {
- public:
-  Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  hid_t get() const { return id_; }
-  bool ok() const { return id_ >= 0; }
-
- private:
-  hid_t id_;
-  herr_t (*close_)(hid_t);
-};
 
 hid_t hdf5_type(DType dtype) {
   switch (dtype) {
@@ -51,31 +34,39 @@ bool parse_dtype(const std::string& name, DType& dtype) {
   return false;
 }
 
-/// Text attributes of one object, of any length.
-bool write_text(hid_t object, const std::string& name, const std::string& value) {
-  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type.get(), value.size() + 1);
-  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle attribute(
-      H5Acreate2(object, name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
-      H5Aclose);
-  return attribute.ok() && H5Awrite(attribute.get(), type.get(), value.c_str()) >= 0;
+std::string digest_of_tensor(const Tensor& tensor) {
+  return digest_of({tensor.raw(), tensor.bytes()});
 }
 
-bool read_text(hid_t object, const char* name, std::string& value) {
-  if (H5Aexists(object, name) <= 0) return false;
-  const Handle attribute(H5Aopen(object, name, H5P_DEFAULT), H5Aclose);
-  if (!attribute.ok()) return false;
-  const Handle type(H5Aget_type(attribute.get()), H5Tclose);
-  if (!type.ok() || H5Tget_class(type.get()) != H5T_STRING ||
-      H5Tis_variable_str(type.get()) != 0)
-    return false;
-  const size_t size = H5Tget_size(type.get());
-  if (size > (size_t{1} << 26)) return false;
-  std::string buffer(size + 1, '\0');
-  if (H5Aread(attribute.get(), type.get(), buffer.data()) < 0) return false;
-  value = buffer.c_str();
-  return true;
+/// A string of fixed length that `read` fills; nullopt when the type is another.
+template <typename Read>
+std::optional<std::string> read_string(const Handle& type, Read&& read) {
+  if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 ||
+      H5Tget_size(type) > size_t{1} << 28)
+    return std::nullopt;
+  std::string value(H5Tget_size(type), '\0');
+  if (read(value.data()) < 0) return std::nullopt;
+  return value;
+}
+
+std::optional<std::string> text_attribute(hid_t object, const char* name) {
+  if (H5Aexists(object, name) <= 0) return std::nullopt;
+  Handle attribute(H5Aopen(object, name, H5P_DEFAULT), H5Aclose);
+  Handle space(H5Aget_space(attribute), H5Sclose);
+  if (H5Sget_simple_extent_type(space) != H5S_SCALAR) return std::nullopt;
+  Handle type(H5Aget_type(attribute), H5Tclose);
+  return read_string(type, [&](char* into) { return H5Aread(attribute, type, into); });
+}
+
+std::optional<std::string> text_dataset(hid_t file, const char* name) {
+  Handle data(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
+  if (!data.ok()) return std::nullopt;
+  Handle space(H5Dget_space(data), H5Sclose);
+  if (H5Sget_simple_extent_type(space) != H5S_SCALAR) return std::nullopt;
+  Handle type(H5Dget_type(data), H5Tclose);
+  return read_string(type, [&](char* into) {
+    return H5Dread(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, into);
+  });
 }
 
 herr_t collect_name(hid_t, const char* name, const H5L_info_t*, void* into) {
@@ -83,125 +74,142 @@ herr_t collect_name(hid_t, const char* name, const H5L_info_t*, void* into) {
   return 0;
 }
 
-herr_t collect_attribute(hid_t, const char* name, const H5A_info_t*, void* into) {
-  static_cast<std::vector<std::string>*>(into)->emplace_back(name);
-  return 0;
-}
-
-std::string tensor_digest(const Tensor& tensor) {
-  return digest_of({tensor.raw(), tensor.bytes()});
+/// Room for everything that describes the tensors; the library needs about 1 KiB for each.
+int64_t structure_bytes(const std::vector<NamedTensor>& tensors) {
+  int64_t bytes = 1 << 14;
+  for (const NamedTensor& named : tensors)
+    bytes += 2048 + 4 * static_cast<int64_t>(named.name.size());
+  return bytes;
 }
 
 }  // namespace
 
-void write_training_state(const std::filesystem::path& path, const TrainingState& state) {
-  const std::lock_guard lock(hdf5_mutex());
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // errors are reported by us, not on stderr
-  const auto failed = [&](const std::string& what) {
-    fail<IoError>("cannot write {} to {}: is the disk full?", what, path.string());
-  };
-  const Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
-  if (!file.ok()) fail<IoError>("cannot create {}", path.string());
-  if (!write_text(file.get(), "format", kFormat)) failed("the format");
+void write_training_state(const std::filesystem::path& path,
+                          const std::map<std::string, std::string>& meta,
+                          const std::vector<NamedTensor>& tensors) {
+  std::vector<int64_t> places;
+  std::string structure;
+  int64_t file_bytes = 0;
   {
-    const Handle meta(H5Gcreate2(file.get(), "meta", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-                      H5Gclose);
-    for (const auto& [key, value] : state.meta)
-      if (!meta.ok() || !write_text(meta.get(), key, value)) failed(key);
+    Hdf5Section section;
+    Hdf5Layout layout(path, {.user_block = kStateSealBytes,
+                             .structure_bytes = structure_bytes(tensors)});
+    layout.text("meta", nlohmann::json(meta).dump());
+    layout.group("tensors");
+    for (const NamedTensor& named : tensors) {
+      LH_CHECK(named.tensor.is_contiguous() && named.tensor.device().is_cpu() &&
+                   named.tensor.numel() > 0 && named.name.find('/') == std::string::npos,
+               "[state] {}: {} can't be stored", named.name, named.tensor.str());
+      const std::string name = "tensors/" + named.name;
+      places.push_back(
+          layout.array(name, hdf5_type(named.tensor.dtype()), named.tensor.shape().sizes()));
+      layout.attribute_of(name, "dtype", dtype_name(named.tensor.dtype()));
+      layout.attribute_of(name, "digest", digest_of_tensor(named.tensor));
+    }
+    structure = layout.close(file_bytes);
   }
-  const Handle group(H5Gcreate2(file.get(), "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-                     H5Gclose);
-  // Without time stamps equal states are equal files.
-  const Handle create(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  H5Pset_obj_track_times(create.get(), false);
-  for (const NamedTensor& named : state.tensors) {
-    std::vector<hsize_t> sizes;
-    for (const int64_t size : named.tensor.shape().sizes())
-      sizes.push_back(static_cast<hsize_t>(size));
-    const Handle space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr),
-                       H5Sclose);
-    const hid_t type = hdf5_type(named.tensor.dtype());
-    const Handle set(H5Dcreate2(group.get(), named.name.c_str(), type, space.get(), H5P_DEFAULT,
-                                create.get(), H5P_DEFAULT),
-                     H5Dclose);
-    if (!set.ok() ||
-        H5Dwrite(set.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, named.tensor.raw()) < 0 ||
-        !write_text(set.get(), "dtype", dtype_name(named.tensor.dtype())) ||
-        !write_text(set.get(), "digest", tensor_digest(named.tensor)))
-      failed(named.name);
-  }
-  if (H5Fflush(file.get(), H5F_SCOPE_GLOBAL) < 0) failed("the last bytes");
+  int64_t structure_end = file_bytes;
+  for (const int64_t place : places) structure_end = std::min(structure_end, place);
+  LH_CHECK(static_cast<int64_t>(structure.size()) <= structure_end || places.empty(),
+           "[state] {} bytes of structure reach into the tensors", structure.size());
+  structure.resize(static_cast<size_t>(structure_end), '\0');
+  RawFile file = RawFile::create(path);
+  file.write_at(0, structure.data(), structure_end);
+  file.resize(file_bytes);
+  for (size_t i = 0; i < tensors.size(); ++i)
+    file.write_at(places[i], tensors[i].tensor.raw(),
+                  static_cast<int64_t>(tensors[i].tensor.bytes()));
+  write_state_seal(file, structure_end);
 }
 
-TrainingState read_training_state(const std::filesystem::path& path) {
-  const std::lock_guard lock(hdf5_mutex());
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+TrainingStateFile::TrainingStateFile(const std::filesystem::path& path)
+    : name_(path.string()), file_(RawFile::open_read(path)) {
+  check_state_seal(file_, name_);
+  read_structure();
+}
+
+void TrainingStateFile::read_structure() {
+  Hdf5Section section;
   const auto bad = [&](const std::string& reason) {
-    fail<IoError>("{}: not a usable training state: {}", path.string(), reason);
+    fail<IoError>("{}: not a usable training state: {}", name_, reason);
   };
-  const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
-  if (!file.ok()) bad("missing, truncated or not HDF5");
-  std::string format;
-  if (!read_text(file.get(), "format", format) || format != kFormat)
-    bad(fmt::format("expected format '{}', got '{}'", kFormat, format));
-  TrainingState state;
-  const Handle meta(H5Gopen2(file.get(), "meta", H5P_DEFAULT), H5Gclose);
-  std::vector<std::string> keys;
-  if (!meta.ok() ||
-      H5Aiterate2(meta.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, collect_attribute, &keys) < 0)
-    bad("it has no /meta");
-  for (const std::string& key : keys)
-    if (!read_text(meta.get(), key.c_str(), state.meta[key])) bad("/meta/" + key + " is damaged");
-
-  const Handle group(H5Gopen2(file.get(), "tensors", H5P_DEFAULT), H5Gclose);
-  std::vector<std::string> names;
-  if (!group.ok() ||
-      H5Literate(group.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, collect_name, &names) < 0)
-    bad("it has no /tensors");
-  for (const std::string& name : names) {
-    const Handle set(H5Dopen2(group.get(), name.c_str(), H5P_DEFAULT), H5Dclose);
-    std::string type_text, digest;
-    DType dtype;
-    if (!set.ok() || !read_text(set.get(), "dtype", type_text) ||
-        !read_text(set.get(), "digest", digest) || !parse_dtype(type_text, dtype))
-      bad("tensor " + name + " has no dtype or digest");
-    const Handle space(H5Dget_space(set.get()), H5Sclose);
-    const int rank = H5Sget_simple_extent_ndims(space.get());
-    if (rank < 0 || rank > Shape::kMaxRank) bad("tensor " + name + " has no simple shape");
-    hsize_t sizes[Shape::kMaxRank] = {};
-    H5Sget_simple_extent_dims(space.get(), sizes, nullptr);
-    std::vector<int64_t> shape(sizes, sizes + rank);
-    const size_t stored = static_cast<size_t>(H5Dget_storage_size(set.get()));
-    Shape tensor_shape(shape);
-    if (static_cast<size_t>(tensor_shape.numel()) * dtype_size(dtype) != stored)
-      bad("tensor " + name + " has missing data");
-    Tensor tensor = Tensor::empty(tensor_shape, dtype);
-    if (H5Dread(set.get(), hdf5_type(dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.raw()) < 0)
-      bad("tensor " + name + " can't be read");
-    if (tensor_digest(tensor) != digest) bad("tensor " + name + " was changed: its digest differs");
-    state.tensors.push_back({name, tensor});
+  Handle access = file_access();
+  Handle file(H5Fopen(name_.c_str(), H5F_ACC_RDONLY, access), H5Fclose);
+  if (!file.ok()) bad(hdf5_reason());
+  const auto json = nlohmann::json::parse(text_dataset(file, "meta").value_or(""), nullptr, false);
+  if (!json.is_object()) bad("/meta is not a JSON object");
+  for (const auto& [key, value] : json.items()) {
+    if (!value.is_string()) bad("/meta: '" + key + "' is not text");
+    meta_[key] = value.get<std::string>();
   }
-  return state;
+  Handle group(H5Gopen2(file, "tensors", H5P_DEFAULT), H5Gclose);
+  std::vector<std::string> found;
+  if (!group.ok() ||
+      H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, nullptr, collect_name, &found) < 0)
+    bad("it has no /tensors");
+  for (const std::string& tensor : found) {
+    Handle data(H5Dopen2(group, tensor.c_str(), H5P_DEFAULT), H5Dclose);
+    if (!data.ok()) bad("tensor " + tensor + " is no dataset");
+    Entry entry;
+    const auto dtype = text_attribute(data, "dtype"), digest = text_attribute(data, "digest");
+    if (!dtype || !digest || !parse_dtype(*dtype, entry.dtype))
+      bad("tensor " + tensor + " has no dtype or digest");
+    Handle type(H5Dget_type(data), H5Tclose), space(H5Dget_space(data), H5Sclose);
+    Handle creation(H5Dget_create_plist(data), H5Pclose);
+    const int rank = H5Sget_simple_extent_ndims(space);
+    if (rank < 1 || rank > Shape::kMaxRank || H5Tequal(type, hdf5_type(entry.dtype)) <= 0 ||
+        H5Pget_layout(creation) != H5D_CONTIGUOUS || H5Pget_external_count(creation) != 0)
+      bad("tensor " + tensor + " is not a contiguous array of its dtype");
+    hsize_t sizes[Shape::kMaxRank] = {};
+    H5Sget_simple_extent_dims(space, sizes, nullptr);
+    const haddr_t begin = H5Dget_offset(data);
+    const auto file_bytes = static_cast<hsize_t>(file_.size());
+    hsize_t bytes = dtype_size(entry.dtype);
+    for (int i = 0; i < rank; ++i) {
+      if (sizes[i] == 0 || sizes[i] > file_bytes / bytes) bad("tensor " + tensor + " is too large");
+      bytes *= sizes[i];
+    }
+    if (begin == HADDR_UNDEF || begin > file_bytes - bytes)
+      bad("tensor " + tensor + " lies outside the file");
+    entry.shape = Shape(std::vector<int64_t>(sizes, sizes + rank));
+    entry.digest = *digest;
+    entry.begin = static_cast<int64_t>(begin);
+    entry.bytes = static_cast<int64_t>(bytes);
+    entries_.emplace(tensor, std::move(entry));
+  }
 }
 
-void restore_tensors(const TrainingState& state, const std::vector<NamedTensor>& targets,
-                     const std::string& file) {
-  std::map<std::string, const Tensor*> have;
-  for (const NamedTensor& named : state.tensors) have[named.name] = &named.tensor;
+std::vector<std::string> TrainingStateFile::names() const {
+  std::vector<std::string> all;
+  for (const auto& [name, entry] : entries_) all.push_back(name);
+  return all;
+}
+
+void TrainingStateFile::restore(const std::vector<NamedTensor>& targets) const {
   std::string problems;
   for (const NamedTensor& target : targets) {
-    const auto found = have.find(target.name);
-    if (found == have.end())
+    const auto found = entries_.find(target.name);
+    if (found == entries_.end())
       problems += fmt::format("\n  {}: missing", target.name);
-    else if (!(found->second->shape() == target.tensor.shape()) ||
-             found->second->dtype() != target.tensor.dtype())
-      problems += fmt::format("\n  {}: expected {}, got {}", target.name, target.tensor.str(),
-                              found->second->str());
+    else if (!(found->second.shape == target.tensor.shape()) ||
+             found->second.dtype != target.tensor.dtype())
+      problems += fmt::format("\n  {}: expected {}, got {}{}", target.name, target.tensor.str(),
+                              dtype_name(found->second.dtype), found->second.shape.str());
   }
   if (!problems.empty())
-    fail<IoError>("{} does not fit this recipe's model or optimizer:{}", file, problems);
-  for (const NamedTensor& target : targets)
-    std::memcpy(target.tensor.raw(), have[target.name]->raw(), target.tensor.bytes());
+    fail<IoError>("{} does not fit this recipe's model or optimizer:{}", name_, problems);
+  for (const NamedTensor& target : targets) {
+    const Entry& entry = entries_.at(target.name);
+    Digest digest;
+    file_.digest(entry.begin, entry.begin + entry.bytes, digest);
+    if (digest.hex() != entry.digest)
+      fail<IoError>("{}: tensor {} was changed since it was saved (digest differs)", name_,
+                    target.name);
+  }
+  for (const NamedTensor& target : targets) {
+    const Entry& entry = entries_.at(target.name);
+    file_.read_at(entry.begin, target.tensor.raw(), entry.bytes);
+  }
 }
 
 }  // namespace lh

@@ -1,4 +1,10 @@
 // The HDF5 file a run resumes from: masters, optimizer state, counters.
+//
+//   /meta              string: JSON object of counters and digests, all as text
+//   /tensors/<name>    contiguous array; attributes dtype (bf16 is stored as uint16) and digest
+//
+// Its first 512 bytes, HDF5's user block, seal the structure with a digest that is checked before
+// the library sees the file: its parser does not survive every damaged one.
 #pragma once
 
 #include <filesystem>
@@ -7,24 +13,42 @@
 #include <vector>
 
 #include "optim/optimizer.h"
+#include "storage/raw_file.h"
 
 namespace lh {
 
-struct TrainingState {
-  std::map<std::string, std::string> meta;  // counters and digests, as text
-  std::vector<NamedTensor> tensors;
+/// Writes contiguous CPU tensors. Equal states give equal files. The caller makes the write atomic
+/// (checkpoint_folder.h). IoError when the disk is full or the folder can't be written.
+void write_training_state(const std::filesystem::path& path,
+                          const std::map<std::string, std::string>& meta,
+                          const std::vector<NamedTensor>& tensors);
+
+class TrainingStateFile {
+ public:
+  /// Checks seal, structure and meta, not yet the tensors. IoError names the file and what is wrong.
+  explicit TrainingStateFile(const std::filesystem::path& path);
+
+  const std::map<std::string, std::string>& meta() const { return meta_; }
+  std::vector<std::string> names() const;
+
+  /// Fills the targets by name, straight from the file. Before that it checks that every target has
+  /// a tensor of its shape and dtype here, all differences in one IoError, and that their bytes are
+  /// those that were written; nothing is changed when something is wrong.
+  void restore(const std::vector<NamedTensor>& targets) const;
+
+ private:
+  struct Entry {
+    DType dtype;
+    Shape shape;
+    std::string digest;
+    int64_t begin = 0, bytes = 0;
+  };
+  void read_structure();
+
+  std::string name_;
+  RawFile file_;
+  std::map<std::string, std::string> meta_;
+  std::map<std::string, Entry> entries_;
 };
-
-/// Writes /tensors/<name> datasets with a digest attribute each, and the meta map as attributes of
-/// /meta. The caller makes the write atomic (checkpoint_folder.h). IoError on a full disk.
-void write_training_state(const std::filesystem::path& path, const TrainingState& state);
-
-/// Reads and checks every tensor's digest. IoError names the file and what is wrong with it.
-TrainingState read_training_state(const std::filesystem::path& path);
-
-/// Copies state tensors into `targets` by name, after checking that every target has a tensor of
-/// its shape and dtype; all mismatches are reported in one IoError and nothing is copied then.
-void restore_tensors(const TrainingState& state, const std::vector<NamedTensor>& targets,
-                     const std::string& file);
 
 }  // namespace lh

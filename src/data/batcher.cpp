@@ -44,6 +44,8 @@ TrainingBatches::TrainingBatches(std::vector<Source> sources, const Options& opt
   if (options.sequences_per_step < 1)
     fail<ConfigError>("a step needs at least one sequence, got {}", options.sequences_per_step);
   for (size_t i = 0; i < sources.size(); ++i) {
+    content_ += fmt::format("{}weight {}:", i > 0 ? "; " : "", sources[i].weight);
+    for (const auto& shard : sources[i].shards) content_ += " " + shard->info().content_digest;
     streams_.push_back(std::make_unique<Stream>(
         std::move(sources[i].shards), Sampler::Options{options.seq_tokens, options.seed,
                                                        static_cast<int64_t>(i), options.shuffle}));

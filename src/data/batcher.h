@@ -48,6 +48,10 @@ class TrainingBatches {
   /// Valid targets of every whole step, the denominator of its loss: known before any batch.
   int64_t valid_targets_per_step() const;
 
+  /// Weights and content digests of all shards in order: equal for streams of equal sequences
+  /// (under equal options), whatever the shards are called.
+  const std::string& content() const { return content_; }
+
   /// Passes over a source that the steps before `step` have made.
   double epochs(int64_t source, int64_t step) const;
   int64_t tokens(int64_t source) const;
@@ -58,6 +62,7 @@ class TrainingBatches {
 
   Options options_;
   Mixture mixture_;
+  std::string content_;
   std::vector<std::unique_ptr<Stream>> streams_;
 };
 

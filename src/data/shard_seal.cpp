@@ -4,7 +4,6 @@
 #include <charconv>
 #include <optional>
 #include <string_view>
-#include <vector>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -47,15 +46,7 @@ bool parse_number(std::optional<std::string_view> text, int64_t& value) {
 std::string digest_ranges(const RawFile& file,
                           std::initializer_list<std::pair<int64_t, int64_t>> ranges) {
   Digest digest;
-  std::vector<char> buffer(1 << 20);
-  for (auto [begin, end] : ranges) {
-    while (begin < end) {
-      const int64_t count = std::min<int64_t>(end - begin, static_cast<int64_t>(buffer.size()));
-      file.read_at(begin, buffer.data(), count);
-      digest.update(buffer.data(), static_cast<size_t>(count));
-      begin += count;
-    }
-  }
+  for (const auto& [begin, end] : ranges) file.digest(begin, end, digest);
   return digest.hex();
 }
 

@@ -35,7 +35,8 @@ H5FD_file_image_callbacks_t Hdf5Layout::callbacks(Image* image) {
 
 Handle Hdf5Layout::memory_access(int64_t structure_bytes) {
   Handle access = file_access();
-  H5Pset_fapl_core(access, /*increment=*/1 << 16, /*backing_store=*/0);
+  // Increments of one byte: the image ends where the last write did.
+  H5Pset_fapl_core(access, /*increment=*/1, /*backing_store=*/0);
   H5FD_file_image_callbacks_t image_callbacks = callbacks(&image_);
   H5Pset_file_image_callbacks(access, &image_callbacks);
   // All of the structure in one block in front of the arrays. These take no memory: the library

@@ -4,10 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 
@@ -76,6 +78,16 @@ void RawFile::read_at(int64_t offset, void* data, int64_t bytes) const {
   }
 }
 
+void RawFile::digest(int64_t begin, int64_t end, Digest& into) const {
+  std::vector<char> buffer(static_cast<size_t>(std::clamp<int64_t>(end - begin, 0, 1 << 20)));
+  while (begin < end) {
+    const int64_t count = std::min<int64_t>(end - begin, static_cast<int64_t>(buffer.size()));
+    read_at(begin, buffer.data(), count);
+    into.update(buffer.data(), static_cast<size_t>(count));
+    begin += count;
+  }
+}
+
 void RawFile::write_at(int64_t offset, const void* data, int64_t bytes) {
   const char* cursor = static_cast<const char*>(data);
   while (bytes > 0) {
@@ -91,6 +103,13 @@ void RawFile::write_at(int64_t offset, const void* data, int64_t bytes) {
 void RawFile::resize(int64_t bytes) {
   if (::ftruncate(fd_, bytes) != 0)
     fail<IoError>("cannot set the size of {} to {} bytes: {}", name_, bytes, std::strerror(errno));
+}
+
+std::string digest_of_file(const fs::path& path) {
+  const RawFile file = RawFile::open_read(path);
+  Digest digest;
+  file.digest(0, file.size(), digest);
+  return digest.hex();
 }
 
 }  // namespace lh

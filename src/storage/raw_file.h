@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <string>
 
+#include "base/hash.h"
+
 namespace lh {
 
 class RawFile {
@@ -23,6 +25,8 @@ class RawFile {
   int64_t size() const;
   /// Reads exactly `bytes`; IoError on a system error or when the file ends before that.
   void read_at(int64_t offset, void* data, int64_t bytes) const;
+  /// Adds the bytes [begin, end) to a digest.
+  void digest(int64_t begin, int64_t end, Digest& into) const;
   void write_at(int64_t offset, const void* data, int64_t bytes);
   void resize(int64_t bytes);
 
@@ -32,5 +36,8 @@ class RawFile {
   int fd_;
   std::string name_;
 };
+
+/// Digest of a whole file, read piece by piece.
+std::string digest_of_file(const std::filesystem::path& path);
 
 }  // namespace lh

@@ -13,12 +13,11 @@
 namespace lh {
 namespace fs = std::filesystem;
 
-fs::path write_replay_bundle(const Recipe& recipe, const Tokenizer& tokenizer, Decoder& model,
-                             Optimizer& optimizer, const RunProgress& progress,
+fs::path write_replay_bundle(const RunParts& parts, const RunProgress& progress,
                              const StepResult& result) {
-  const fs::path folder = fs::path(recipe.run_folder()) / "bad_steps";
+  const fs::path folder = fs::path(parts.recipe.run_folder()) / "bad_steps";
   return write_checkpoint(folder, progress.step + 1, [&](const fs::path& into) {
-    write_run_files(into, recipe, tokenizer, model, optimizer, progress);
+    write_run_files(into, parts, progress);
     write_file_atomically(into / "reason.txt",
                           fmt::format("step {}: {} is not finite\n", progress.step + 1,
                                       result.non_finite));
@@ -34,8 +33,8 @@ bool replay(const fs::path& bundle, const std::function<void(const std::string&)
   Decoder model(resolve_model(recipe, *tokenizer), resolve_compute(recipe.precision),
                 static_cast<uint64_t>(recipe.run.seed));
   const auto optimizer = make_optimizer(recipe.optim, model.parameters());
-  const RunProgress progress = read_run_files(bundle, recipe, *tokenizer, model, *optimizer);
   const TrainingBatches data = open_training_data(recipe, *tokenizer);
+  const RunProgress progress = read_run_files(bundle, {recipe, *tokenizer, data, model, *optimizer});
   const int64_t micro_sequences = recipe.micro_batch_tokens() / recipe.data.seq_tokens;
 
   int64_t ops = 0;

@@ -4,15 +4,14 @@
 
 #include <filesystem>
 
-#include "train/run_state.h"
+#include "train/saved_run.h"
 #include "train/step.h"
 
 namespace lh {
 
 /// Writes the bundle into <run folder>/bad_step_<n> (a checkpoint folder plus bundle.json) and
 /// returns its path.
-std::filesystem::path write_replay_bundle(const Recipe& recipe, const Tokenizer& tokenizer,
-                                          Decoder& model, Optimizer& optimizer,
-                                          const RunProgress& progress, const StepResult& result);
+std::filesystem::path write_replay_bundle(const RunParts& parts, const RunProgress& progress,
+                                          const StepResult& result);
 
 }  // namespace lh

@@ -7,29 +7,34 @@
 #include <memory>
 #include <optional>
 
+#include "data/batcher.h"
 #include "data/token_shard.h"
 #include "train/run_state.h"
 
 namespace lh {
 
-std::filesystem::path save_run(const std::filesystem::path& folder, const Recipe& recipe,
-                               const Tokenizer& tokenizer, Decoder& model, Optimizer& optimizer,
+/// What a checkpoint is made of and restored into.
+struct RunParts {
+  const Recipe& recipe;
+  const Tokenizer& tokenizer;
+  const TrainingBatches& data;
+  Decoder& model;
+  Optimizer& optimizer;
+};
+
+std::filesystem::path save_run(const std::filesystem::path& folder, const RunParts& parts,
                                const RunProgress& progress, bool best);
 
 /// Restores model, optimizer and progress from the newest usable checkpoint in `folder`; nullopt
 /// when there is none. IoError or ConfigError when it belongs to another model, tokenizer or data
 /// order; nothing is changed then.
-std::optional<RunProgress> resume_run(const std::filesystem::path& folder, const Recipe& recipe,
-                                      const Tokenizer& tokenizer, Decoder& model,
-                                      Optimizer& optimizer);
+std::optional<RunProgress> resume_run(const std::filesystem::path& folder, const RunParts& parts);
 
 /// Writes the files of a checkpoint into an existing empty folder.
-void write_run_files(const std::filesystem::path& folder, const Recipe& recipe,
-                     const Tokenizer& tokenizer, Decoder& model, Optimizer& optimizer,
+void write_run_files(const std::filesystem::path& folder, const RunParts& parts,
                      const RunProgress& progress);
 /// Reads back what write_run_files wrote.
-RunProgress read_run_files(const std::filesystem::path& folder, const Recipe& recipe,
-                           const Tokenizer& tokenizer, Decoder& model, Optimizer& optimizer);
+RunProgress read_run_files(const std::filesystem::path& folder, const RunParts& parts);
 
 /// A model ready for inference.
 struct LoadedModel {

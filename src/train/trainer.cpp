@@ -61,7 +61,7 @@ class Run {
         optimizer_(make_optimizer(recipe.optim, model_.parameters())) {
     const fs::path folder = recipe_.checkpoint_folder();
     if (resume) {
-      if (const auto loaded = resume_run(folder, recipe_, *tokenizer_, model_, *optimizer_)) {
+      if (const auto loaded = resume_run(folder, parts())) {
         progress_ = *loaded;
         log_info("[resume] from step {} in {}", progress_.step, folder.string());
       } else {
@@ -128,6 +128,8 @@ class Run {
   }
 
  private:
+  RunParts parts() { return {recipe_, *tokenizer_, train_data_, model_, *optimizer_}; }
+
   bool due(int64_t every) const {
     return every > 0 && progress_.step % every == 0 && progress_.step < recipe_.schedule.steps;
   }
@@ -219,13 +221,12 @@ class Run {
   fs::path save() {
     phase("saving", -1);
     const bool best = best_ && progress_.evaluated_step == progress_.step;
-    return save_run(recipe_.checkpoint_folder(), recipe_, *tokenizer_, model_, *optimizer_,
-                    progress_, best);
+    return save_run(recipe_.checkpoint_folder(), parts(), progress_, best);
   }
 
   [[noreturn]] void report_non_finite(const StepResult& result) {
     const fs::path bundle =
-        write_replay_bundle(recipe_, *tokenizer_, model_, *optimizer_, progress_, result);
+        write_replay_bundle(parts(), progress_, result);
     fail<NonFiniteError>(
         "step {}: {} is not finite; stopped before the update.\nThe step can be run again with: "
         "longhand train --replay {}",
