@@ -11,8 +11,9 @@ namespace lh {
 /// Writes `folder`/step_00001234 through a temporary folder: `write` fills it, then a manifest of
 /// digests is added, everything is synced, and the folder renamed. What a killed save left behind
 /// is removed first. Returns the final path. On an exception nothing of the new one remains.
-std::filesystem::path write_checkpoint(const std::filesystem::path& folder, int64_t step,
-                                       const std::function<void(const std::filesystem::path&)>& write);
+std::filesystem::path write_checkpoint(
+    const std::filesystem::path& folder, int64_t step,
+    const std::function<void(const std::filesystem::path&)>& write);
 
 /// Marks a checkpoint as the best so far (a file naming it), replacing the earlier mark.
 void mark_best(const std::filesystem::path& checkpoint);

@@ -33,12 +33,18 @@ size_t type_bytes(const std::string& name) {
 
 const char* format_name(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return "F32";
-    case DType::kBF16: return "BF16";
-    case DType::kF64: return "F64";
-    case DType::kI32: return "I32";
-    case DType::kI64: return "I64";
-    case DType::kU8: return "U8";
+    case DType::kF32:
+      return "F32";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kF64:
+      return "F64";
+    case DType::kI32:
+      return "I32";
+    case DType::kI64:
+      return "I64";
+    case DType::kU8:
+      return "U8";
   }
   return "";
 }
@@ -99,7 +105,9 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path)
   const size_t data_begin = 8 + length;
   const size_t data_bytes = file_bytes - data_begin;
   std::vector<std::pair<size_t, size_t>> ranges;
-  for (const auto& [name, value] : json.items()) {
+  for (const auto& item : json.items()) {
+    const std::string& name = item.key();
+    const nlohmann::json& value = item.value();
     if (name == "__metadata__") {
       if (!value.is_object()) bad("__metadata__ is not an object");
       for (const auto& [key, text] : value.items()) {
@@ -112,9 +120,8 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path)
       bad(fmt::format("tensor '{}': {}", name, reason));
     };
     if (!value.is_object() || !value.contains("dtype") || !value["dtype"].is_string() ||
-        !value.contains("shape") || !value["shape"].is_array() ||
-        !value.contains("data_offsets") || !value["data_offsets"].is_array() ||
-        value["data_offsets"].size() != 2)
+        !value.contains("shape") || !value["shape"].is_array() || !value.contains("data_offsets") ||
+        !value["data_offsets"].is_array() || value["data_offsets"].size() != 2)
       bad_tensor("expected dtype, shape and two data_offsets");
     Entry entry;
     entry.dtype = value["dtype"].get<std::string>();
@@ -132,20 +139,21 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path)
       sizes.push_back(static_cast<int64_t>(n));
     }
     if (sizes.size() > static_cast<size_t>(Shape::kMaxRank))
-      bad_tensor(fmt::format("{} dimensions; at most {} are supported", sizes.size(),
-                             Shape::kMaxRank));
+      bad_tensor(
+          fmt::format("{} dimensions; at most {} are supported", sizes.size(), Shape::kMaxRank));
     entry.shape = Shape(sizes);
     for (const auto& offset : value["data_offsets"])
       if (!offset.is_number_unsigned()) bad_tensor("data_offsets are not non-negative integers");
     entry.begin = value["data_offsets"][0].get<size_t>();
     entry.end = value["data_offsets"][1].get<size_t>();
     if (entry.begin > entry.end || entry.end > data_bytes)
-      bad_tensor(fmt::format("bytes [{}, {}) lie outside the {} bytes of data (is the file "
-                             "truncated?)",
-                             entry.begin, entry.end, data_bytes));
+      bad_tensor(
+          fmt::format("bytes [{}, {}) lie outside the {} bytes of data (is the file "
+                      "truncated?)",
+                      entry.begin, entry.end, data_bytes));
     if (entry.end - entry.begin != bytes)
-      bad_tensor(fmt::format("{}{} needs {} bytes, its data has {}", entry.dtype,
-                             entry.shape.str(), bytes, entry.end - entry.begin));
+      bad_tensor(fmt::format("{}{} needs {} bytes, its data has {}", entry.dtype, entry.shape.str(),
+                             bytes, entry.end - entry.begin));
     ranges.emplace_back(entry.begin, entry.end);
     entry.begin += data_begin;
     entry.end += data_begin;
@@ -176,7 +184,8 @@ const SafetensorsFile::Entry& SafetensorsFile::entry(const std::string& name) co
 
 Tensor SafetensorsFile::read(const std::string& name) const {
   const Entry& from = entry(name);
-  const auto begin = static_cast<int64_t>(from.begin), bytes = static_cast<int64_t>(from.end) - begin;
+  const auto begin = static_cast<int64_t>(from.begin),
+             bytes = static_cast<int64_t>(from.end) - begin;
   Tensor result = Tensor::empty(from.shape, tensor_type(from.dtype));
   if (from.dtype != "F16") {
     file_.read_at(begin, result.raw(), bytes);
@@ -199,8 +208,7 @@ void SafetensorsFile::restore(const std::vector<NamedTensor>& targets) const {
       problems += fmt::format("\n  {}: expected {}, got {}{}", target.name, target.tensor.str(),
                               found->second.dtype, found->second.shape.str());
   }
-  if (!problems.empty())
-    fail<IoError>("{} does not fit the model:{}", path_.string(), problems);
+  if (!problems.empty()) fail<IoError>("{} does not fit the model:{}", path_.string(), problems);
   for (const NamedTensor& target : targets) {
     Tensor into = target.tensor;
     LH_DISPATCH(into.device(), "restore", copy(read(target.name), into));

@@ -26,8 +26,8 @@ class SafetensorsFile {
   /// The tensor; F16 becomes f32. IoError for an unknown name, with the nearest known one.
   Tensor read(const std::string& name) const;
 
-  /// Fills the targets by name, converting between floating dtypes. Before that it checks that every
-  /// target has a tensor of its shape here, all differences in one IoError.
+  /// Fills the targets by name, converting between floating dtypes. Before that it checks that
+  /// every target has a tensor of its shape here, all differences in one IoError.
   void restore(const std::vector<NamedTensor>& targets) const;
 
  private:

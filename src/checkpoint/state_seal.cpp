@@ -41,12 +41,14 @@ void check_state_seal(const RawFile& file, const std::string& name) {
   const int64_t size = file.size();
   std::string head(static_cast<size_t>(std::min(size, kStateSealBytes)), '\0');
   file.read_at(0, head.data(), static_cast<int64_t>(head.size()));
-  if (!head.starts_with(kMagic)) bad("it does not begin like one (expected 'longhand training state')");
+  if (!head.starts_with(kMagic))
+    bad("it does not begin like one (expected 'longhand training state')");
   long long format = 0, file_bytes = 0, structure_end = 0;
   char digest[33] = {};
-  const int fields = std::sscanf(head.c_str() + std::string_view(kMagic).size(),
-                                 "%lld\nfile_bytes %lld\nstructure_end %lld\nstructure_digest %32[0-9a-f]",
-                                 &format, &file_bytes, &structure_end, digest);
+  const int fields =
+      std::sscanf(head.c_str() + std::string_view(kMagic).size(),
+                  "%lld\nfile_bytes %lld\nstructure_end %lld\nstructure_digest %32[0-9a-f]",
+                  &format, &file_bytes, &structure_end, digest);
   if (fields >= 1 && format != kFormat)
     bad(fmt::format("it has format {}, this build reads format {}", format, kFormat));
   // Writing the parsed values again must give the same bytes: covers the seal's own digest.

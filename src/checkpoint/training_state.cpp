@@ -14,19 +14,25 @@ namespace {
 
 hid_t hdf5_type(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return H5T_IEEE_F32LE;
-    case DType::kF64: return H5T_IEEE_F64LE;
-    case DType::kBF16: return H5T_STD_U16LE;  // the bits; the dtype attribute tells them apart
-    case DType::kI32: return H5T_STD_I32LE;
-    case DType::kI64: return H5T_STD_I64LE;
-    case DType::kU8: return H5T_STD_U8LE;
+    case DType::kF32:
+      return H5T_IEEE_F32LE;
+    case DType::kF64:
+      return H5T_IEEE_F64LE;
+    case DType::kBF16:
+      return H5T_STD_U16LE;  // the bits; the dtype attribute tells them apart
+    case DType::kI32:
+      return H5T_STD_I32LE;
+    case DType::kI64:
+      return H5T_STD_I64LE;
+    case DType::kU8:
+      return H5T_STD_U8LE;
   }
   return -1;
 }
 
 bool parse_dtype(const std::string& name, DType& dtype) {
-  for (const DType candidate : {DType::kF32, DType::kBF16, DType::kF64, DType::kI32, DType::kI64,
-                                DType::kU8}) {
+  for (const DType candidate :
+       {DType::kF32, DType::kBF16, DType::kF64, DType::kI32, DType::kI64, DType::kU8}) {
     if (name != dtype_name(candidate)) continue;
     dtype = candidate;
     return true;
@@ -64,9 +70,8 @@ std::optional<std::string> text_dataset(hid_t file, const char* name) {
   Handle space(H5Dget_space(data), H5Sclose);
   if (H5Sget_simple_extent_type(space) != H5S_SCALAR) return std::nullopt;
   Handle type(H5Dget_type(data), H5Tclose);
-  return read_string(type, [&](char* into) {
-    return H5Dread(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, into);
-  });
+  return read_string(
+      type, [&](char* into) { return H5Dread(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, into); });
 }
 
 herr_t collect_name(hid_t, const char* name, const H5L_info_t*, void* into) {
@@ -92,8 +97,8 @@ void write_training_state(const std::filesystem::path& path,
   int64_t file_bytes = 0;
   {
     Hdf5Section section;
-    Hdf5Layout layout(path, {.user_block = kStateSealBytes,
-                             .structure_bytes = structure_bytes(tensors)});
+    Hdf5Layout layout(path,
+                      {.user_block = kStateSealBytes, .structure_bytes = structure_bytes(tensors)});
     layout.text("meta", nlohmann::json(meta).dump());
     layout.group("tensors");
     for (const NamedTensor& named : tensors) {

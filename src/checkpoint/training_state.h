@@ -25,7 +25,8 @@ void write_training_state(const std::filesystem::path& path,
 
 class TrainingStateFile {
  public:
-  /// Checks seal, structure and meta, not yet the tensors. IoError names the file and what is wrong.
+  /// Checks seal, structure and meta, not yet the tensors. IoError names the file and what is
+  /// wrong.
   explicit TrainingStateFile(const std::filesystem::path& path);
 
   const std::map<std::string, std::string>& meta() const { return meta_; }

@@ -9,13 +9,15 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "cli/commands.h"
 
 namespace lh {
 namespace {
 
 constexpr const char* kFooter =
-    "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM or SIGINT after\n"
+    "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM or SIGINT "
+    "after\n"
     "saving (run again with --resume); 128 + n when eval or generate was stopped by signal n.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
     "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS.";
@@ -29,7 +31,8 @@ void add_train(CLI::App& app, Action& action) {
   command->add_option("recipe", args->recipe, "Recipe YAML file");
   command->add_option("--set", args->sets, "Override one key: --set optim.learning_rate=1e-3")
       ->type_name("KEY=VALUE");
-  command->add_flag("--resume", args->resume, "Go on from the newest checkpoint of the run, if any");
+  command->add_flag("--resume", args->resume,
+                    "Go on from the newest checkpoint of the run, if any");
   command->add_option("--replay", args->replay,
                       "Run the step of a bundle again that a non-finite value left behind");
   command->callback([args, &action] {
@@ -43,7 +46,8 @@ void add_eval(CLI::App& app, Action& action) {
   auto args = std::make_shared<EvalArguments>();
   CLI::App* command =
       app.add_subcommand("eval", "Loss, perplexity and bits per byte of a checkpoint");
-  command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")->required();
+  command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")
+      ->required();
   command->add_option("--data", args->data, "Token shards (default: the recipe's data.valid)");
   command->add_option("--tokens", args->tokens, "At most this many tokens (0: all)");
   command->add_option("--threads", args->threads, "Threads (0: all cores)");
@@ -53,7 +57,8 @@ void add_eval(CLI::App& app, Action& action) {
 void add_generate(CLI::App& app, Action& action) {
   auto args = std::make_shared<GenerateArguments>();
   CLI::App* command = app.add_subcommand("generate", "Continue a prompt");
-  command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")->required();
+  command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")
+      ->required();
   command->add_option("--prompt", args->prompt, "Text to continue (default: start a document)");
   command->add_option("--tokens", args->tokens, "New tokens at most")->capture_default_str();
   command->add_option("--temperature", args->temperature, "0: the most likely token")
@@ -87,8 +92,9 @@ void add_data(CLI::App& app, Action& action) {
   command->add_option("--split", prepare->split, "Plain text: what ends a document")
       ->check(CLI::IsMember({"file", "blank-lines", "separator"}))
       ->capture_default_str();
-  command->add_option("--blank-lines", prepare->blank_lines,
-                      "With --split blank-lines: at least so many in a row")
+  command
+      ->add_option("--blank-lines", prepare->blank_lines,
+                   "With --split blank-lines: at least so many in a row")
       ->capture_default_str();
   command->add_option("--separator", prepare->separator,
                       "With --split separator: the string (\\n and \\t are understood)");
@@ -104,9 +110,8 @@ void add_data(CLI::App& app, Action& action) {
   command->add_option("shard", *shard, "Token shard (.h5)")->required();
   command->add_option("--samples", *samples, "Documents to print")->capture_default_str();
   command->add_flag("--verify", *verify, "Read everything and check the digest");
-  command->callback([=, &action] {
-    action = [=] { return data_inspect_command(*shard, *samples, *verify); };
-  });
+  command->callback(
+      [=, &action] { action = [=] { return data_inspect_command(*shard, *samples, *verify); }; });
 
   auto train = std::make_shared<TrainTokenizerArguments>();
   command = data->add_subcommand("train-tokenizer", "Learn a byte-level BPE tokenizer");
@@ -137,9 +142,39 @@ void add_recipe(CLI::App& app, Action& action) {
   command->add_option("recipe", *path, "Recipe YAML file")->required();
   command->add_option("--set", *sets, "Override one key")->type_name("KEY=VALUE");
   command->add_flag("--dump", *dump, "Print the fully resolved recipe");
-  command->callback([=, &action] {
-    action = [=] { return recipe_check_command(*path, *sets, *dump); };
-  });
+  command->callback(
+      [=, &action] { action = [=] { return recipe_check_command(*path, *sets, *dump); }; });
+}
+
+/// What may have been meant by the first argument that no command knows; "" when there is none.
+std::string suggestion(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* at = &app;
+  std::string path = app.get_name();
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--") break;
+    std::vector<std::string> names;
+    if (argument.starts_with("--")) {
+      const std::string name = argument.substr(0, argument.find('='));
+      if (at->get_option_no_throw(name) != nullptr) continue;
+      for (const CLI::Option* option : at->get_options())
+        for (const std::string& known : option->get_lnames()) names.push_back("--" + known);
+      return fmt::format("unknown option '{}' of '{}'{}", name, path, did_you_mean(name, names));
+    }
+    const auto commands = at->get_subcommands([](const CLI::App*) { return true; });
+    if (commands.empty() || argument.starts_with("-")) continue;
+    const CLI::App* chosen = nullptr;
+    for (const CLI::App* command : commands) {
+      names.push_back(command->get_name());
+      if (command->get_name() == argument) chosen = command;
+    }
+    if (chosen == nullptr)
+      return fmt::format("unknown command '{}' of '{}'{}", argument, path,
+                         did_you_mean(argument, names));
+    at = chosen;
+    path += " " + argument;
+  }
+  return "";
 }
 
 int report(const char* kind, const std::exception& error, int code) {
@@ -153,6 +188,7 @@ int run_app(int argc, char** argv) {
   CLI::App app{"Longhand trains long-context language models from one YAML recipe.", "longhand"};
   app.footer(kFooter);
   app.require_subcommand(1);
+  app.set_version_flag("--version", "longhand " LH_VERSION);
   app.set_help_all_flag("--help-all", "Help of every subcommand");
   Action action;
   add_train(app, action);
@@ -160,12 +196,18 @@ int run_app(int argc, char** argv) {
   add_generate(app, action);
   add_data(app, action);
   add_recipe(app, action);
-  app.add_subcommand("doctor", "What this machine has, and what that enables")
-      ->callback([&action] { action = doctor_command; });
+  app.add_subcommand("doctor", "What this machine has, and what that enables")->callback([&action] {
+    action = doctor_command;
+  });
   try {
     app.parse(argc, argv);
     return action();
   } catch (const CLI::ParseError& error) {
+    if (const std::string hint = suggestion(app, argc, argv);
+        error.get_exit_code() != 0 && !hint.empty()) {
+      log_error("{}; see {} --help", hint, app.get_name());
+      return kExitUsage;
+    }
     const int code = app.exit(error);
     return code == 0 ? kExitOk : kExitUsage;
   } catch (const ConfigError& error) {

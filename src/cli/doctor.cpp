@@ -61,18 +61,22 @@ std::string doctor_report() {
 #else
   line("matrix library", "Eigen (install libdnnl-dev and rebuild for a faster one)");
 #endif
+  line("libraries", LH_LIBRARIES);
   line("matrix products", matrix_path(cpu));
   line("precision: auto", cpu.amx_bf16 || cpu.avx512_bf16 ? "bf16" : "fp32");
   const int devices = cuda_devices();
   line("CUDA driver", devices < 0 ? "not found" : fmt::format("{} device(s)", devices));
   line("NCCL", library_present("libnccl.so.2") ? "found" : "not found");
   line("this build", kWithCuda ? "CPU and CUDA" : "CPU only");
-  if (kWithCuda && devices > 0) line("trains on", "CUDA unless the recipe says run.device: cpu");
-  else line("trains on", "CPU");
+  if (kWithCuda && devices > 0)
+    line("trains on", "CUDA unless the recipe says run.device: cpu");
+  else
+    line("trains on", "CPU");
   struct statvfs disk {};
   if (statvfs(".", &disk) == 0)
-    line("disk here", format_bytes(static_cast<double>(disk.f_bavail) *
-                                   static_cast<double>(disk.f_frsize)) + " free");
+    line("disk here",
+         format_bytes(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize)) +
+             " free");
   return text;
 }
 

@@ -1,6 +1,7 @@
 // The structure of an HDF5 file, built in memory. The library must not write to a disk that may be
 // full: after a failed write (1.10.8) it can neither close the file nor end the process without
-// touching freed memory. So it lays the file out, and plain writes put structure and arrays on disk.
+// touching freed memory. So it lays the file out, and plain writes put structure and arrays on
+// disk.
 #pragma once
 
 #include <filesystem>
@@ -15,8 +16,9 @@ namespace lh {
 class Hdf5Layout {
  public:
   struct Options {
-    int64_t user_block = 0;       // bytes in front of the HDF5 part: 0, or a power of two >= 512
-    int64_t structure_bytes = 0;  // room for groups, datasets and attributes, in front of all arrays
+    int64_t user_block = 0;  // bytes in front of the HDF5 part: 0, or a power of two >= 512
+    int64_t structure_bytes =
+        0;  // room for groups, datasets and attributes, in front of all arrays
   };
   /// Nothing is written to `path`, which names the file in errors.
   Hdf5Layout(const std::filesystem::path& path, const Options& options);

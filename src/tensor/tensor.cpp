@@ -37,14 +37,19 @@ Storage::~Storage() {
 }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
-  for (const int64_t size : shape.sizes())
+  int64_t bytes = static_cast<int64_t>(dtype_size(dtype));
+  for (const int64_t size : shape.sizes()) {
     LH_CHECK(size >= 0, "[empty] negative size in shape {}", shape.str());
+    if (__builtin_mul_overflow(bytes, size, &bytes))
+      fail<ShapeError>("a tensor {}{} has more bytes than memory has addresses", dtype_name(dtype),
+                       shape.str());
+  }
   Tensor result;
   result.dtype_ = dtype;
   result.shape_ = shape;
   result.strides_ = row_major_strides(shape);
-  result.storage_ = std::make_shared<Storage>(
-      static_cast<size_t>(shape.numel()) * dtype_size(dtype), device, current_memory_owner());
+  result.storage_ =
+      std::make_shared<Storage>(static_cast<size_t>(bytes), device, current_memory_owner());
   return result;
 }
 
@@ -64,14 +69,21 @@ bool Tensor::is_contiguous() const {
 }
 
 double Tensor::item() const {
-  LH_CHECK(numel() == 1 && device().is_cpu(), "[item] expected one value on the cpu, got {}", str());
+  LH_CHECK(numel() == 1 && device().is_cpu(), "[item] expected one value on the cpu, got {}",
+           str());
   switch (dtype_) {
-    case DType::kF32: return *data<float>();
-    case DType::kBF16: return static_cast<float>(*data<bf16>());
-    case DType::kF64: return *data<double>();
-    case DType::kI32: return *data<int32_t>();
-    case DType::kI64: return static_cast<double>(*data<int64_t>());
-    case DType::kU8: return *data<uint8_t>();
+    case DType::kF32:
+      return *data<float>();
+    case DType::kBF16:
+      return static_cast<float>(*data<bf16>());
+    case DType::kF64:
+      return *data<double>();
+    case DType::kI32:
+      return *data<int32_t>();
+    case DType::kI64:
+      return static_cast<double>(*data<int64_t>());
+    case DType::kU8:
+      return *data<uint8_t>();
   }
   return 0;
 }
@@ -82,8 +94,10 @@ Tensor Tensor::reshape(const Shape& shape) const {
   int64_t known = 1;
   int inferred = -1;
   for (int i = 0; i < sizes.rank(); ++i) {
-    if (sizes[i] == -1 && inferred < 0) inferred = i;
-    else known *= sizes[i];
+    if (sizes[i] == -1 && inferred < 0)
+      inferred = i;
+    else
+      known *= sizes[i];
   }
   if (inferred >= 0 && known > 0) sizes[inferred] = numel() / known;
   if (sizes.numel() != numel())

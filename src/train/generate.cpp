@@ -9,9 +9,12 @@ GenerateResult generate(const Decoder& model, const Tokenizer& tokenizer, const 
                         const std::function<bool(const std::string& text)>& on_text) {
   check_sampling(options.sampling);
   std::vector<TokenId> tokens;
+  // In training every document follows an end-of-text token, which so begins the prompt.
+  if (const auto end = tokenizer.end_of_text()) tokens.push_back(*end);
   tokenizer.encode(prompt, tokens);
-  // Documents follow an end-of-text token in training, so it also begins one.
-  if (tokens.empty()) tokens.push_back(tokenizer.end_of_text().value_or(0));
+  if (tokens.empty())
+    fail<ConfigError>(
+        "the prompt is empty and the tokenizer has no end-of-text token to begin with");
   GenerateResult result;
   result.prompt_tokens = static_cast<int64_t>(tokens.size());
   const int64_t longest = result.prompt_tokens + options.max_tokens;

@@ -11,9 +11,9 @@
 namespace lh {
 
 std::string StepMetrics::console_line() const {
-  std::string line = fmt::format(
-      "step {}/{}  loss {:.4f}  grad {:.3f}  lr {:.2e}  {} tok/s", step, steps, loss, grad_norm,
-      learning_rate, format_count(tokens_per_second));
+  std::string line =
+      fmt::format("step {}/{}  loss {:.4f}  grad {:.3f}  lr {:.2e}  {} tok/s", step, steps, loss,
+                  grad_norm, learning_rate, format_count(tokens_per_second));
   if (peak_share > 0) line += fmt::format("  {:.0f}% of peak", 100 * peak_share);
   return line + fmt::format("  {}  left {}", format_bytes(static_cast<double>(memory_bytes)),
                             format_duration(eta_seconds));
@@ -21,7 +21,9 @@ std::string StepMetrics::console_line() const {
 
 MetricsFile::MetricsFile(std::filesystem::path path, int64_t keep_through)
     : path_(std::move(path)) {
-  std::filesystem::create_directories(path_.parent_path());
+  std::error_code error;
+  std::filesystem::create_directories(path_.parent_path(), error);
+  if (error) fail<IoError>("cannot create the folder of {}: {}", path_.string(), error.message());
   std::string kept;
   if (keep_through > 0 && std::filesystem::exists(path_)) {
     const std::string earlier = read_file(path_);

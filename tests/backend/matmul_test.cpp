@@ -43,8 +43,13 @@ double tolerance(DType dtype, int64_t k, double magnitude) {
 TEST_CASE("gemv equals the sums in double for every few rows and odd sizes") {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF64})
     for (const int64_t rows : {1, 2, 3, 8})
-      for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {7, 5}, {8, 16}, {33, 100},
-                                 {515, 64}, {64, 1000}, {1000, 515}}) {
+      for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1},
+                                 {7, 5},
+                                 {8, 16},
+                                 {33, 100},
+                                 {515, 64},
+                                 {64, 1000},
+                                 {1000, 515}}) {
         const Operand x(rows, k, dtype, 1), w(n, k, dtype, 2);
         Tensor y = Tensor::empty({rows, n}, dtype);
         cpu::gemv(x.tensor, w.tensor, y);
@@ -84,8 +89,10 @@ TEST_CASE("gemm equals the sums in double for every transpose and for accumulati
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF64})
     for (const bool trans_a : {false, true})
       for (const bool trans_b : {false, true})
-        for (const auto& [m, n, k] :
-             {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {3, 5, 7}, {17, 33, 65}, {64, 64, 64}})
+        for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1},
+                                      {3, 5, 7},
+                                      {17, 33, 65},
+                                      {64, 64, 64}})
           for (const bool accumulate : {false, true}) {
             const Operand a(trans_a ? k : m, trans_a ? m : k, dtype, 5);
             const Operand b(trans_b ? n : k, trans_b ? k : n, dtype, 6);

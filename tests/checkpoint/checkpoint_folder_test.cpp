@@ -74,8 +74,8 @@ TEST_CASE("the last n and the best are kept") {
     if (step == 2) mark_best(path);
     prune_checkpoints(folder.path(), 2, true);
   }
-  CHECK(folder.names() == std::vector<std::string>{"best", "step_00000002", "step_00000005",
-                                                   "step_00000006"});
+  CHECK(folder.names() ==
+        std::vector<std::string>{"best", "step_00000002", "step_00000005", "step_00000006"});
   prune_checkpoints(folder.path(), 1, false);
   CHECK(folder.names() == std::vector<std::string>{"best", "step_00000006"});
 }
@@ -92,8 +92,8 @@ TEST_CASE("places that can't be written are errors that name them") {
   }
   fs::create_directories(folder / "locked");
   fs::permissions(folder / "locked", fs::perms::owner_read | fs::perms::owner_exec);
-  CHECK(error_of<IoError>([&] { write_checkpoint(folder / "locked", 1, [](const fs::path&) {}); }) !=
-        "");
+  CHECK(error_of<IoError>(
+            [&] { write_checkpoint(folder / "locked", 1, [](const fs::path&) {}); }) != "");
   fs::permissions(folder / "locked", fs::perms::owner_all);
 }
 

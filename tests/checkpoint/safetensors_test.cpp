@@ -34,11 +34,15 @@ TEST_CASE("a file of the reference library is read value by value") {
     CHECK(tensor.shape() == Shape({2, 3, 4}));
     for (int64_t i = 0; i < 24; ++i) {
       const double want = static_cast<double>(i - 7) / 3;
-      const double got = tensor.dtype() == DType::kF64    ? tensor.span<double>()[static_cast<size_t>(i)]
-                         : tensor.dtype() == DType::kBF16 ? static_cast<float>(tensor.data<bf16>()[i])
-                                                          : tensor.span<float>()[static_cast<size_t>(i)];
+      const double got =
+          tensor.dtype() == DType::kF64    ? tensor.span<double>()[static_cast<size_t>(i)]
+          : tensor.dtype() == DType::kBF16 ? static_cast<float>(tensor.data<bf16>()[i])
+                                           : tensor.span<float>()[static_cast<size_t>(i)];
       const std::string kind = name;
-      const double unit = kind == "bf16" ? 0x1p-8 : kind == "f16" ? 0x1p-11 : kind == "f32" ? 0x1p-24 : 0;
+      const double unit = kind == "bf16"  ? 0x1p-8
+                          : kind == "f16" ? 0x1p-11
+                          : kind == "f32" ? 0x1p-24
+                                          : 0;
       CHECK(std::abs(got - want) <= unit * std::abs(want));
     }
   }
@@ -108,7 +112,8 @@ TEST_CASE("every way a header can lie is refused with its reason") {
            {std::string(5000, '['), 0, "not JSON"},
            {"{\"__metadata__\":3}", 0, "__metadata__"},
            {tensor("\"dtype\":\"F32\""), 4, "expected dtype, shape and two data_offsets"},
-           {tensor("\"dtype\":\"F99\",\"shape\":[1],\"data_offsets\":[0,4]"), 4, "unsupported dtype 'F99'"},
+           {tensor("\"dtype\":\"F99\",\"shape\":[1],\"data_offsets\":[0,4]"), 4,
+            "unsupported dtype 'F99'"},
            {tensor("\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]"), 4, "non-negative"},
            {tensor("\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]"), 4, "non-negative"},
            {tensor("\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,4]"), 4,
@@ -116,9 +121,11 @@ TEST_CASE("every way a header can lie is refused with its reason") {
            {tensor("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]"), 8, "needs"},
            {tensor("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]"), 4, "truncated"},
            {tensor("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]"), 4, "lie outside"},
-           {tensor("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]"), 8, "belong to no tensor"},
+           {tensor("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]"), 8,
+            "belong to no tensor"},
            {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
-            "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}", 6, "overlap"},
+            "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}",
+            6, "overlap"},
        }) {
     const std::string error = refusal(folder, with_header(c.header, c.data));
     CHECK_MESSAGE(contains(error, c.reason), c.header.substr(0, 80), " -> ", error);

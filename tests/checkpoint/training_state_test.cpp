@@ -20,7 +20,8 @@ const DType kAll[] = {DType::kF32, DType::kBF16, DType::kF64, DType::kI32, DType
 Tensor random_bytes(const Shape& shape, DType dtype, uint64_t seed) {
   Tensor tensor = Tensor::empty(shape, dtype);
   Philox random(seed);
-  for (size_t i = 0; i < tensor.bytes(); ++i) tensor.raw()[i] = static_cast<char>(random.next_u32());
+  for (size_t i = 0; i < tensor.bytes(); ++i)
+    tensor.raw()[i] = static_cast<char>(random.next_u32());
   return tensor;
 }
 
@@ -28,8 +29,8 @@ std::vector<NamedTensor> all_dtypes() {
   std::vector<NamedTensor> tensors;
   for (const DType dtype : kAll) {
     const auto seed = static_cast<uint64_t>(tensors.size());
-    tensors.push_back({fmt::format("weight.layer.{}", dtype_name(dtype)),
-                       random_bytes({3, 5, 7}, dtype, seed)});
+    tensors.push_back(
+        {fmt::format("weight.layer.{}", dtype_name(dtype)), random_bytes({3, 5, 7}, dtype, seed)});
   }
   tensors.push_back({"optimizer.one", random_bytes({1}, DType::kF32, 9)});
   return tensors;

@@ -50,8 +50,7 @@ inline size_t lines(const std::string& text) {
 
 inline std::vector<std::filesystem::path> shipped_recipes() {
   std::vector<std::filesystem::path> all;
-  for (const auto& entry :
-       std::filesystem::recursive_directory_iterator(LH_SOURCE_DIR "/recipes"))
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(LH_SOURCE_DIR "/recipes"))
     if (entry.path().extension() == ".yaml") all.push_back(entry.path());
   return all;
 }

@@ -44,7 +44,8 @@ TEST_CASE("every problem is reported in one error sorted by place") {
 }
 
 TEST_CASE("columns count characters and not bytes") {
-  const std::string message = errors(std::string("run: {name: äöü€𝄞, nmae: x}\n").append(small_recipe()));
+  const std::string message =
+      errors(std::string("run: {name: äöü€𝄞, nmae: x}\n").append(small_recipe()));
   CHECK_MESSAGE(contains(message, "r.yaml:1:20: unknown key 'nmae'"), message);
 }
 
@@ -85,13 +86,13 @@ TEST_CASE("rules between keys name all values that matter") {
 }
 
 TEST_CASE("values far outside are refused without overflow") {
-  for (const char* key : {"model.num_heads", "model.hidden_size", "model.num_layers",
-                          "model.head_dim", "schedule.steps", "schedule.warmup_steps",
-                          "schedule.batch_tokens", "data.seq_tokens",
-                          "precision.micro_batch_tokens"})
+  for (const char* key :
+       {"model.num_heads", "model.hidden_size", "model.num_layers", "model.head_dim",
+        "schedule.steps", "schedule.warmup_steps", "schedule.batch_tokens", "data.seq_tokens",
+        "precision.micro_batch_tokens"})
     for (const char* value : {"-9223372036854775808", "-1", "0", "9223372036854775807"})
-      errors(small_recipe(), {std::string(key) + "=" + value,
-                              "schedule.kind=wsd", "schedule.decay_steps=9223372036854775807"});
+      errors(small_recipe(), {std::string(key) + "=" + value, "schedule.kind=wsd",
+                              "schedule.decay_steps=9223372036854775807"});
 }
 
 TEST_CASE("text that is no YAML is an error at its place") {

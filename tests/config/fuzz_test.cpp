@@ -13,9 +13,10 @@ namespace {
 
 using namespace lh;
 
-const char* const kWords[] = {"null",  "true", "[",    "]",   "{",   "}",   ": ",   "- ",  "\n",
-                              "  ",    "*a",   "&a ",  "1e9", "-1",  "nan", "'",    "\"",  "#",
-                              "from: ", "!!x", "|\n", ">\n", "---", "...", "\xff", "\xe2", "9223372036854775808"};
+const char* const kWords[] = {
+    "null",   "true", "[",   "]",   "{",   "}",   ": ",   "- ",   "\n",
+    "  ",     "*a",   "&a ", "1e9", "-1",  "nan", "'",    "\"",   "#",
+    "from: ", "!!x",  "|\n", ">\n", "---", "...", "\xff", "\xe2", "9223372036854775808"};
 
 /// One to four small changes.
 std::string mutate(std::string text, Philox& random) {
@@ -23,10 +24,18 @@ std::string mutate(std::string text, Philox& random) {
     const size_t at = random.below(static_cast<uint32_t>(text.size()) + 1);
     const size_t length = std::min<size_t>(text.size() - at, random.below(12));
     switch (random.below(5)) {
-      case 0: text.erase(at, length); break;
-      case 1: text.insert(at, kWords[random.below(std::size(kWords))]); break;
-      case 2: text.insert(at, text.substr(random.below(static_cast<uint32_t>(text.size()) + 1), length)); break;
-      case 3: text.replace(at, length, kWords[random.below(std::size(kWords))]); break;
+      case 0:
+        text.erase(at, length);
+        break;
+      case 1:
+        text.insert(at, kWords[random.below(std::size(kWords))]);
+        break;
+      case 2:
+        text.insert(at, text.substr(random.below(static_cast<uint32_t>(text.size()) + 1), length));
+        break;
+      case 3:
+        text.replace(at, length, kWords[random.below(std::size(kWords))]);
+        break;
       default:
         if (at < text.size()) text[at] = static_cast<char>(random.next_u32());
     }

@@ -12,11 +12,11 @@ using namespace lh;
 using namespace lh::test;
 
 TEST_CASE("overrides of every type take effect") {
-  const Recipe r = parse(small_recipe(), {"optim.learning_rate=2e-3", "data.shuffle=false",
-                                          "run.name=a b: {c}", "schedule.steps=1e2",
-                                          "data.valid=[x.h5, y.h5]",
-                                          "optim.groups=[{pattern: '*.bias', weight_decay: 0}]",
-                                          "model.mixers.attn.output_gate=true", "eval.prompt="});
+  const Recipe r =
+      parse(small_recipe(), {"optim.learning_rate=2e-3", "data.shuffle=false", "run.name=a b: {c}",
+                             "schedule.steps=1e2", "data.valid=[x.h5, y.h5]",
+                             "optim.groups=[{pattern: '*.bias', weight_decay: 0}]",
+                             "model.mixers.attn.output_gate=true", "eval.prompt="});
   CHECK(r.optim.learning_rate == 2e-3);
   CHECK(!r.data.shuffle);
   CHECK(r.run.name == "a b: {c}");
@@ -74,8 +74,10 @@ TEST_CASE("a part gives keys that the recipe and overrides win over") {
   folder.put("configs/model/tiny.yaml",
              "hidden_size: 32\nintermediate_size: 64\nnum_layers: 2\nnum_heads: 2\n"
              "max_position: 512\nrope_scaling: {type: linear, factor: 2}\n");
-  folder.put("r.yaml", "model:\n  from: model/tiny.yaml\n  num_layers: 4\n"
-                       "  rope_scaling: {factor: 4}\n" + std::string(kData) + kSchedule);
+  folder.put("r.yaml",
+             "model:\n  from: model/tiny.yaml\n  num_layers: 4\n"
+             "  rope_scaling: {factor: 4}\n" +
+                 std::string(kData) + kSchedule);
   const Recipe r =
       load_recipe(folder.path / "r.yaml", std::vector<std::string>{"model.hidden_size=48"});
   CHECK(r.model.hidden_size == 48);

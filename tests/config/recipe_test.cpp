@@ -24,9 +24,9 @@ TEST_CASE("shipped recipes are valid and their dump means the same") {
 TEST_CASE("awkward text survives the dump") {
   Recipe recipe = parse(small_recipe());
   Philox random(7);
-  const std::vector<std::string> pieces = {"true", "null", "~", "1e3", "- ", ": ", "#", "'", "\"",
-                                           "\\", "\n", "\t", " ", "é", "𝄞", "{", "]", "a", "0x1",
-                                           "\x01", "\x7f", "%", "&x", "*y", "!z", "|", ">", "@"};
+  const std::vector<std::string> pieces = {
+      "true", "null", "~", "1e3", "- ",  ": ",   "#",    "'", "\"", "\\", "\n", "\t", " ", "é",
+      "𝄞",    "{",    "]", "a",   "0x1", "\x01", "\x7f", "%", "&x", "*y", "!z", "|",  ">", "@"};
   for (int i = 0; i < 2000; ++i) {
     recipe.run.name.clear();
     for (uint64_t n = random.below(5); n < 5; ++n)

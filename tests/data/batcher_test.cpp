@@ -146,7 +146,7 @@ TEST_CASE("shuffles of different seeds and epochs share no more places than chan
 }
 
 TEST_CASE("an epoch uses every token exactly once as a target") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const std::vector<int64_t> a = random_lengths(300, 90, 1), b = random_lengths(40, 700, 2);
   const TokenId base_b = 50'000;
   const auto shard_a = counting_shard(folder / "a.h5", a);
@@ -182,7 +182,7 @@ TEST_CASE("an epoch uses every token exactly once as a target") {
 }
 
 TEST_CASE("an epoch of half a million documents is indexed by several threads") {
-  const TemporaryFolder folder;
+  const Folder folder;
   constexpr int64_t kDocuments = 600'000, kTokens = 3 * kDocuments;
   const std::vector<int64_t> lengths(kDocuments, 3);
   const auto shard = counting_shard(folder / "a.h5", lengths, 0, 2'000'000);
@@ -198,7 +198,7 @@ TEST_CASE("an epoch of half a million documents is indexed by several threads") 
 }
 
 TEST_CASE("data smaller than one sequence is repeated") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const TrainingBatches source({{{counting_shard(folder / "a.h5", {3, 2})}, 1.0}},
                                {.seq_tokens = 64, .sequences_per_step = 2});
   const Batch batch = source.make_batch(3, 0, 2);
@@ -207,7 +207,7 @@ TEST_CASE("data smaller than one sequence is repeated") {
 }
 
 TEST_CASE("without shuffling documents come in order") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const std::vector<int64_t> lengths = random_lengths(50, 40, 3);
   const TrainingBatches source(
       {{{counting_shard(folder / "a.h5", lengths)}, 1.0}},
@@ -222,7 +222,7 @@ TEST_CASE("without shuffling documents come in order") {
 }
 
 TEST_CASE("two readers with different splits of the step see the same sequences") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const std::vector<TrainingBatches::Source> sources = {
       {{counting_shard(folder / "a.h5", random_lengths(200, 100, 4))}, 0.7},
       {{counting_shard(folder / "b.h5", random_lengths(100, 100, 5), 50'000)}, 0.3}};
@@ -238,7 +238,7 @@ TEST_CASE("two readers with different splits of the step see the same sequences"
 }
 
 TEST_CASE("resuming at a step gives what running through gives") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const std::vector<TrainingBatches::Source> sources = {
       {{counting_shard(folder / "a.h5", random_lengths(30, 100, 6))}, 2},
       {{counting_shard(folder / "b.h5", random_lengths(20, 100, 7), 50'000)}, 1}};
@@ -303,7 +303,7 @@ TEST_CASE("a mixture far into the run still counts exactly") {
 }
 
 TEST_CASE("sources of a mixture are mixed inside a step") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const TrainingBatches source(
       {{{counting_shard(folder / "a.h5", random_lengths(99, 50, 8))}, 3},
        {{counting_shard(folder / "b.h5", random_lengths(99, 50, 9), 50'000)}, 1}},
@@ -320,7 +320,7 @@ TEST_CASE("sources of a mixture are mixed inside a step") {
 }
 
 TEST_CASE("sequential evaluation covers each target once in order with exact bytes") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const std::vector<int64_t> a = random_lengths(120, 90, 10), b = random_lengths(9, 500, 11);
   const auto shard_a = counting_shard(folder / "a.h5", a);
   const auto shard_b = counting_shard(folder / "b.h5", b, 50'000);
@@ -352,7 +352,7 @@ TEST_CASE("sequential evaluation covers each target once in order with exact byt
 }
 
 TEST_CASE("evaluation gives a document all the context that seq_tokens allows") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const EvaluationBatches source({counting_shard(folder / "a.h5", {30, 30, 30, 150})}, 64);
   const Batch batch = source.make_batch(0, source.sequences());
   // No document of at most 64 tokens is cut, though two and a bit fit into a sequence.
@@ -360,7 +360,7 @@ TEST_CASE("evaluation gives a document all the context that seq_tokens allows") 
 }
 
 TEST_CASE("evaluation stops at its token limit and says when it cut a document") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto shard = counting_shard(folder / "a.h5", {30, 30, 200});
   const EvaluationBatches two({shard}, 64, 60);
   CHECK(two.valid_targets() == 60);
@@ -375,7 +375,7 @@ TEST_CASE("evaluation stops at its token limit and says when it cut a document")
 }
 
 TEST_CASE("sources of different tokenizers are not mixed") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto a = counting_shard(folder / "a.h5", {4}, 0, 300);
   const auto b = counting_shard(folder / "b.h5", {4}, 0, 301);
   const TrainingBatches::Options options{.seq_tokens = 2, .sequences_per_step = 1};

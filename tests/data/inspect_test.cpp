@@ -30,7 +30,7 @@ std::shared_ptr<const TokenShard> byte_shard(const std::filesystem::path& path,
 }  // namespace
 
 TEST_CASE("the report counts documents tokens bytes and lengths") {
-  const TemporaryFolder folder;
+  const Folder folder;
   // Lengths with the end: 2, 3, 4, 4, 101.
   const auto shard = byte_shard(folder / "a.h5", {"a", "bc", "def", "ghi", std::string(100, 'x')});
   const ShardReport report = inspect_shard(*shard, {.samples = 5, .sample_tokens = 50});
@@ -53,7 +53,7 @@ TEST_CASE("the report counts documents tokens bytes and lengths") {
 }
 
 TEST_CASE("samples are distinct and chosen by the seed") {
-  const TemporaryFolder folder;
+  const Folder folder;
   std::vector<std::string> documents;
   for (int i = 0; i < 200; ++i) documents.push_back(fmt::format("document {}", i));
   const auto shard = byte_shard(folder / "a.h5", documents);
@@ -68,7 +68,7 @@ TEST_CASE("samples are distinct and chosen by the seed") {
 }
 
 TEST_CASE("the report as text has bars samples digests and no control characters") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto shard = byte_shard(folder / "a.h5", {"one\ntwo\x1b[31m", "three"});
   const std::string text = format_report(*shard, inspect_shard(*shard));
   for (const std::string& part :
@@ -82,7 +82,7 @@ TEST_CASE("the report as text has bars samples digests and no control characters
 }
 
 TEST_CASE("inspection verifies the tokens on request") {
-  const TemporaryFolder folder;
+  const Folder folder;
   byte_shard(folder / "a.h5", {"some text"});
   const ShardSeal seal = check_seal(folder / "a.h5");
   std::string bytes = get(folder / "a.h5");

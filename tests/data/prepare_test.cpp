@@ -66,7 +66,7 @@ std::unique_ptr<Tokenizer> golden_tokenizer(const std::string& name) {
                         (name + ".json"));
 }
 
-PrepareOptions options_for(const TemporaryFolder& folder, std::vector<std::string> inputs) {
+PrepareOptions options_for(const Folder& folder, std::vector<std::string> inputs) {
   PrepareOptions options;
   for (const std::string& input : inputs)
     options.inputs.push_back(input == "-" ? input : (folder / input).string());
@@ -83,7 +83,7 @@ PrepareResult run(const PrepareOptions& options) {
 }  // namespace
 
 TEST_CASE("a text file is one document and keeps every byte") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const std::string text = made_up_text(1, 10'000) + std::string("\0\x80 end", 6);
   put(folder / "a.txt", text);
   const PrepareResult result = run(options_for(folder, {"a.txt"}));
@@ -95,7 +95,7 @@ TEST_CASE("a text file is one document and keeps every byte") {
 }
 
 TEST_CASE("globs are sorted and files named twice are read once") {
-  const TemporaryFolder folder;
+  const Folder folder;
   for (const char* name : {"b.txt", "a.txt", "c.txt"}) put(folder / name, name);
   run(options_for(folder, {"c.txt", "*.txt"}));
   CHECK(texts(folder / "out/train.h5") == Texts{"c.txt", "a.txt", "b.txt"});
@@ -107,7 +107,7 @@ TEST_CASE("globs are sorted and files named twice are read once") {
 }
 
 TEST_CASE("blank lines separate documents") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "a.txt", "\n \none\ntwo\n\n\t\r\nthree\n\n\n\nfour \n\n\n");
   put(folder / "b.txt", "five");
   put(folder / "c.txt", "\n\n\n");
@@ -124,7 +124,7 @@ TEST_CASE("blank lines separate documents") {
 }
 
 TEST_CASE("a literal string separates documents and empty ones are counted") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "a.txt", "one<|end|>two\n<|end|><|end|>three <|en<|end|>");
   put(folder / "b.txt", "four");
   PrepareOptions options = options_for(folder, {"a.txt", "b.txt"});
@@ -137,7 +137,7 @@ TEST_CASE("a literal string separates documents and empty ones are counted") {
 }
 
 TEST_CASE("separators across read and segment borders are found") {
-  const TemporaryFolder folder;
+  const Folder folder;
   Philox random(3);
   std::string all;
   Texts expected;
@@ -158,7 +158,7 @@ TEST_CASE("separators across read and segment borders are found") {
 }
 
 TEST_CASE("JSONL takes the chosen field of each line") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "a.jsonl",
       "\xEF\xBB\xBF{\"text\": \"one\\ntwo \\u00e9 \\ud83d\\ude00\", \"body\": \"b1\"}\r\n"
       "\n"
@@ -176,7 +176,7 @@ TEST_CASE("JSONL takes the chosen field of each line") {
 }
 
 TEST_CASE("a bad JSONL line is an error with file and line or is counted on request") {
-  const TemporaryFolder folder;
+  const Folder folder;
   for (const auto& [line, reason] : std::vector<std::pair<std::string, std::string>>{
            {"{\"text\": \"cut", "parse error"},
            {"[1, 2]", "expected an object, got array"},
@@ -198,7 +198,7 @@ TEST_CASE("a bad JSONL line is an error with file and line or is counted on requ
 }
 
 TEST_CASE("compressed input gives the shard of the plain text") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const std::string text = made_up_text(4, 900'000);
   const std::string lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
   put(folder / "a.txt", text);
@@ -222,7 +222,7 @@ TEST_CASE("compressed input gives the shard of the plain text") {
 }
 
 TEST_CASE("broken gzip input is an error") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put_gz(folder / "good.gz", made_up_text(5, 500'000));
   const std::string good = get(folder / "good.gz");
   const auto message = [&](const std::string& content) {
@@ -239,7 +239,7 @@ TEST_CASE("broken gzip input is an error") {
 }
 
 TEST_CASE("standard input is read from a pipe with progress") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const std::string text = made_up_text(12, 700'000);
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
@@ -272,7 +272,7 @@ TEST_CASE("standard input is read from a pipe with progress") {
 }
 
 TEST_CASE("one and four threads write the same bytes") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "a.txt", made_up_text(6, 3'000'000));
   std::string lines;
   for (int i = 0; i < 20'000; ++i)
@@ -298,7 +298,7 @@ TEST_CASE("one and four threads write the same bytes") {
 }
 
 TEST_CASE("a long document tokenized in segments has the tokens of the whole") {
-  const TemporaryFolder folder;
+  const Folder folder;
   std::string text = made_up_text(7, 500'000);
   const std::string corpus =
       get(std::filesystem::path(LH_SOURCE_DIR) / "tests/golden/tokenizer/corpus.txt");
@@ -326,7 +326,7 @@ TEST_CASE("a long document tokenized in segments has the tokens of the whole") {
 }
 
 TEST_CASE("a fraction of the documents is held out by their content") {
-  const TemporaryFolder folder;
+  const Folder folder;
   std::string lines;
   for (int i = 0; i < 5'000; ++i)
     lines += fmt::format("{{\"text\": \"document {}\"}}\n", i % 2'500);
@@ -348,7 +348,7 @@ TEST_CASE("a fraction of the documents is held out by their content") {
 }
 
 TEST_CASE("the last bytes of the input are held out") {
-  const TemporaryFolder folder;
+  const Folder folder;
   std::string text;
   for (int i = 0; i < 30'000; ++i) text += fmt::format("line number {}\n", i);
   const size_t half = text.size() / 2;
@@ -376,7 +376,7 @@ TEST_CASE("the last bytes of the input are held out") {
 }
 
 TEST_CASE("the last bytes of JSONL input are whole records") {
-  const TemporaryFolder folder;
+  const Folder folder;
   std::string lines;
   for (int i = 0; i < 100; ++i) lines += fmt::format("{{\"text\": \"document {:02}\"}}\n", i);
   put(folder / "a.jsonl", lines);
@@ -389,7 +389,7 @@ TEST_CASE("the last bytes of JSONL input are whole records") {
 }
 
 TEST_CASE("progress grows to the end and stopping writes nothing") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "a.txt", made_up_text(8, 2'000'000));
   const PrepareOptions options = options_for(folder, {"a.txt"});
   const auto tokenizer = make_byte_tokenizer();
@@ -412,7 +412,7 @@ TEST_CASE("progress grows to the end and stopping writes nothing") {
 }
 
 TEST_CASE("options that contradict each other are errors") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "a.txt", "text");
   put(folder / "empty.txt", "");
   const auto message = [&](auto change) {
@@ -435,7 +435,7 @@ TEST_CASE("options that contradict each other are errors") {
 }
 
 TEST_CASE("an unwritable output is an error before the input is read") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "a.txt", "text");
   PrepareOptions options = options_for(folder, {"a.txt"});
   options.train_path = folder / "a.txt/train.h5";
@@ -445,7 +445,7 @@ TEST_CASE("an unwritable output is an error before the input is read") {
 }
 
 TEST_CASE("a full disk during preparation keeps the earlier shards") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "a.txt", made_up_text(9, 1'500'000));
   PrepareOptions options = options_for(folder, {"a.txt"});
   options.valid_path = folder / "out/valid.h5";

@@ -10,10 +10,10 @@
 #include <thread>
 #include <utility>
 
-#include "storage/hdf5_lock.h"
 #include "base/philox.h"
 #include "data/shard_seal.h"
 #include "data_support.h"
+#include "storage/hdf5_lock.h"
 
 using namespace lh;
 using namespace lh::test;
@@ -46,7 +46,7 @@ std::vector<T> read_with_hdf5(const std::filesystem::path& path, const char* nam
 }  // namespace
 
 TEST_CASE("a shard reads back as it was written") {
-  const TemporaryFolder folder;
+  const Folder folder;
   for (const int64_t vocab : {int64_t{65'536}, int64_t{65'537}}) {
     CAPTURE(vocab);
     const auto path = folder / "a.h5";
@@ -78,7 +78,7 @@ TEST_CASE("a shard reads back as it was written") {
 }
 
 TEST_CASE("large arrays pass through the spools unchanged") {
-  const TemporaryFolder folder;
+  const Folder folder;
   std::vector<int64_t> lengths;
   for (int64_t d = 0; d < 100'000; ++d) lengths.push_back(1 + d % 7);
   const auto shard = counting_shard(folder / "a.h5", lengths, 0, 1'000'000);
@@ -96,7 +96,7 @@ TEST_CASE("large arrays pass through the spools unchanged") {
 }
 
 TEST_CASE("several threads read one shard") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto shard = counting_shard(folder / "a.h5", {5000, 5000});
   const std::vector<TokenId> expected = read_all(*shard);
   std::atomic<int> bad{0};
@@ -117,7 +117,7 @@ TEST_CASE("several threads read one shard") {
 }
 
 TEST_CASE("equal content has an equal digest wherever it comes from") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto a = counting_shard(folder / "a.h5", {3, 4});
   const auto b = counting_shard(folder / "b.h5", {3, 4});
   CHECK(a->info().content_digest == b->info().content_digest);
@@ -128,7 +128,7 @@ TEST_CASE("equal content has an equal digest wherever it comes from") {
 }
 
 TEST_CASE("every flipped bit is found") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto path = folder / "a.h5";
   const int64_t vocab = 256;
   counting_shard(path, {20, 30, 9}, 0, vocab);
@@ -163,7 +163,7 @@ TEST_CASE("every flipped bit is found") {
 }
 
 TEST_CASE("every truncation and every appended byte is found") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto path = folder / "a.h5";
   counting_shard(path, {20, 30, 9});
   const std::string good = get(path);
@@ -180,7 +180,7 @@ TEST_CASE("every truncation and every appended byte is found") {
 }
 
 TEST_CASE("hundreds of random mutations of a shard never crash and never pass") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto path = folder / "a.h5";
   counting_shard(path, {20, 30, 9, 100});
   const std::string good = get(path);
@@ -218,7 +218,7 @@ TEST_CASE("hundreds of random mutations of a shard never crash and never pass") 
 }
 
 TEST_CASE("files that are no shards are named as what they are") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto path = folder / "x";
   const auto open = [&] { TokenShard::open(path); };
   CHECK(contains(error_of<IoError>(open), "cannot open"));
@@ -297,7 +297,7 @@ void replace_attribute(hid_t file, const char* name, int64_t value) {
 }  // namespace
 
 TEST_CASE("a sealed shard with a wrong structure gives an error that names the part") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto path = folder / "a.h5";
   const auto message_after = [&](auto change, int64_t format = kShardFormat,
                                  int64_t token_bytes = -1) {
@@ -387,7 +387,7 @@ TEST_CASE("a sealed shard with a wrong structure gives an error that names the p
 }
 
 TEST_CASE("a token outside the vocabulary is an error when it is read") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto path = folder / "a.h5";
   for (const uint32_t id : {100'000u, 0xFFFFFFFFu}) {
     counting_shard(path, {4, 3, 2});
@@ -406,7 +406,7 @@ TEST_CASE("a token outside the vocabulary is an error when it is read") {
 }
 
 TEST_CASE("shards of different tokenizers are not opened together") {
-  const TemporaryFolder folder;
+  const Folder folder;
   counting_shard(folder / "a.h5", {4}, 0, 300);
   counting_shard(folder / "b.h5", {4}, 0, 300);
   const std::vector<std::string> glob = {(folder / "*.h5").string()};
@@ -418,7 +418,7 @@ TEST_CASE("shards of different tokenizers are not opened together") {
 }
 
 TEST_CASE("a shard in an unwritable place is an error before any work") {
-  const TemporaryFolder folder;
+  const Folder folder;
   put(folder / "file", "x");
   const CountingTokenizer tokenizer;
   CHECK(contains(error_of<IoError>([&] { TokenShardWriter(folder / "file/a.h5", tokenizer); }),
@@ -431,7 +431,7 @@ TEST_CASE("a shard in an unwritable place is an error before any work") {
 }
 
 TEST_CASE("a disk that fills up at any point leaves the earlier shard and no debris") {
-  const TemporaryFolder folder;
+  const Folder folder;
   const auto path = folder / "a.h5";
   counting_shard(path, {5});
   const std::string earlier = get(path);

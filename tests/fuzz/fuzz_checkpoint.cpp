@@ -99,7 +99,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         const TrainingStateFile file(path);
         break;
       }
-      default: read_changed_state(path, data + 1, size - 1);
+      default:
+        read_changed_state(path, data + 1, size - 1);
     }
   } catch (const Error&) {
   }

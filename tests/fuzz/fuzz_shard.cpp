@@ -15,9 +15,9 @@
 #include "base/error.h"
 #include "data/batcher.h"
 #include "data/inspect.h"
-#include "storage/raw_file.h"
 #include "data/shard_hdf5.h"
 #include "data/shard_seal.h"
+#include "storage/raw_file.h"
 
 namespace {
 

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Checks what a reader stumbles over: long files, long lines, tabs, trailing blanks, headers without
+# a guard, notes to self.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bad=0
+report() {
+  echo "$1"
+  bad=1
+}
+while read -r file; do
+  lines=$(wc -l <"$file")
+  [ "$lines" -le 500 ] || report "$file: $lines lines; split it (at most 500)"
+  while read -r found; do report "$file:$found"; done < <(awk '
+    length($0) > 140 { print NR ": more than 140 characters" }
+    /\t/ { print NR ": a tab" }
+    /[ \r]$/ { print NR ": ends with a blank" }
+    /(TODO|FIXME|HACK)/ { print NR ": a note to self; finish it or open an issue" }' "$file")
+  case $file in
+    *.h) grep -q '^#pragma once' "$file" || report "$file: a header without #pragma once" ;;
+  esac
+done < <(find src tools tests -name '*.h' -o -name '*.cpp')
+exit $bad

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Checks who includes whom: the layers of src/, and the few places where a third-party header may
+# appear. Prints each line that breaks a rule.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+grep -rHn '^#include' src | awk -F: '
+function allow(folder, list) { allowed[folder] = " " folder " " list " " }
+function keep(header, places) { home[header] = places; order[++headers] = header }
+BEGIN {
+  # Each folder and what it may include besides itself.
+  allow("base", "")
+  allow("storage", "base")
+  allow("tokenizer", "base")
+  allow("config", "base")
+  allow("runtime", "base")
+  allow("tensor", "base runtime")
+  allow("backend", "base runtime tensor")
+  allow("autograd", "base runtime tensor backend")
+  allow("ops", "base runtime tensor backend autograd")
+  allow("nn", "base config runtime tensor backend autograd ops")
+  allow("mixers", "base config runtime tensor backend autograd ops nn")
+  allow("models", "base config runtime tensor backend autograd ops nn mixers")
+  allow("optim", "base config runtime tensor backend autograd nn")
+  allow("data", "base storage tokenizer")
+  allow("checkpoint", "base storage config runtime tensor backend nn optim")
+  allow("train", "base storage tokenizer config runtime tensor backend autograd ops nn mixers models optim data checkpoint")
+  allow("cli", "base tokenizer config runtime tensor models data checkpoint train")
+  # Third-party headers and the paths that may name them.
+  keep("Eigen/", "src/backend/cpu/")
+  keep("oneapi/", "src/backend/cpu/")
+  keep("omp.h", "src/backend/cpu/ src/train/")
+  keep("hdf5.h", "src/storage/ src/data/ src/checkpoint/")
+  keep("nlohmann/", "src/tokenizer/ src/data/ src/checkpoint/ src/train/")
+  keep("yaml-cpp/", "src/config/yaml.cpp")
+  keep("CLI/", "src/cli/app.cpp")
+  keep("pcre2.h", "src/tokenizer/")
+  keep("utf8proc.h", "src/tokenizer/")
+  keep("xxhash.h", "src/base/")
+  keep("zlib.h", "src/data/")
+}
+{
+  path = $1; split(path, part, "/"); folder = part[2]
+  line = $3; for (i = 4; i <= NF; i++) line = line ":" $i
+  if (match(line, /"[^"]+"/)) {
+    target = substr(line, RSTART + 1, RLENGTH - 2)
+    split(target, to, "/")
+    if (!(folder in allowed)) { print path ":" $2 ": folder " folder " is in no layer"; bad = 1 }
+    else if (index(allowed[folder], " " to[1] " ") == 0) {
+      print path ":" $2 ": " folder " may not include " target; bad = 1
+    }
+    # A mixer stands alone: what two share has a file of its own that is no mixer.
+    if (folder == "mixers" && (target ~ /mixers\/(softmax|sliding_window)\.h/)) {
+      own = target; sub(/\.h$/, "", own)
+      if (path !~ own && path !~ /mixers\/mixer\.cpp/) { print path ":" $2 ": a mixer includes " target; bad = 1 }
+    }
+  } else if (match(line, /<[^>]+>/)) {
+    target = substr(line, RSTART + 1, RLENGTH - 2)
+    for (h = 1; h <= headers; h++) {
+      if (index(target, order[h]) != 1) continue
+      count = split(home[order[h]], places, " "); ok = 0
+      for (p = 1; p <= count; p++) if (index(path, places[p]) == 1) ok = 1
+      if (!ok) { print path ":" $2 ": <" target "> belongs to " home[order[h]]; bad = 1 }
+    }
+  }
+}
+END { exit bad }'

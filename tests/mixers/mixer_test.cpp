@@ -1,0 +1,194 @@
+// Token mixers against the definition, row by row in double, and their contract: cost, caches,
+// isolation of documents, refusals.
+#include "mixers/mixer.h"
+
+#include <doctest/doctest.h>
+
+#include "support/compare.h"
+
+namespace {
+
+using namespace lh;
+using namespace lh::test;
+
+struct Fixture {
+  ModelConfig model;
+  ParameterStore store{DType::kF64, 3};
+  std::unique_ptr<TokenMixer> mixer;
+
+  explicit Fixture(const MixerConfig& config, bool qk_norm = false, bool bias = false) {
+    model.hidden_size = 12;
+    model.num_layers = 1;
+    model.num_heads = 4;
+    model.num_kv_heads = 2;
+    model.head_dim = 6;
+    model.max_position = 64;
+    model.init_std = 0.4;
+    model.qk_norm = qk_norm;
+    model.qkv_bias = bias;
+    mixer = make_mixer(
+        {model, config, "m", store, std::make_shared<const RopeTable>(model, DType::kF64)});
+    for (const auto& parameter : store.all())  // zeros and ones would hide mistakes
+      for (double& value : parameter->master.span<double>()) value += 0.1;
+  }
+  std::vector<double> weight(const std::string& name) const {
+    const Parameter* parameter = store.find("m." + name);
+    return parameter == nullptr ? std::vector<double>{} : to_doubles(parameter->master);
+  }
+};
+
+/// y [out] = W x + b.
+std::vector<double> project(const std::vector<double>& w, const std::vector<double>& b,
+                            const double* x, size_t in) {
+  std::vector<double> y(w.size() / in);
+  for (size_t o = 0; o < y.size(); ++o) {
+    y[o] = b.empty() ? 0 : b[o];
+    for (size_t i = 0; i < in; ++i) y[o] += w[o * in + i] * x[i];
+  }
+  return y;
+}
+
+void norm(double* x, const std::vector<double>& w, double eps) {
+  double sum = 0;
+  for (size_t i = 0; i < w.size(); ++i) sum += x[i] * x[i];
+  for (size_t i = 0; i < w.size(); ++i)
+    x[i] *= w[i] / std::sqrt(sum / static_cast<double>(w.size()) + eps);
+}
+
+/// Su et al. 2021 in the split-half form of Llama.
+void rotate(double* x, size_t d, double position) {
+  for (size_t i = 0; i < d / 2; ++i) {
+    const double angle =
+        position * std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(d));
+    const double a = x[i], b = x[i + d / 2];
+    x[i] = a * std::cos(angle) - b * std::sin(angle);
+    x[i + d / 2] = b * std::cos(angle) + a * std::sin(angle);
+  }
+}
+
+bool visible(const MixerConfig& config, int64_t query, int64_t key) {
+  return key <= query &&
+         (config.kind == "softmax" || query - key < config.window || key < config.sinks);
+}
+
+/// One document [rows, 12] -> [rows, 12] by the definition.
+std::vector<double> definition(const Fixture& f, const MixerConfig& config,
+                               const std::vector<double>& x) {
+  const size_t rows = x.size() / 12, d = 6;
+  std::vector<std::vector<double>> q, k, v;
+  for (size_t r = 0; r < rows; ++r) {
+    q.push_back(project(f.weight("q_proj.weight"), f.weight("q_proj.bias"), &x[r * 12], 12));
+    k.push_back(project(f.weight("k_proj.weight"), f.weight("k_proj.bias"), &x[r * 12], 12));
+    v.push_back(project(f.weight("v_proj.weight"), f.weight("v_proj.bias"), &x[r * 12], 12));
+    for (auto* heads : {&q.back(), &k.back()})
+      for (size_t h = 0; h < heads->size() / d; ++h) {
+        if (f.model.qk_norm)
+          norm(&(*heads)[h * d], f.weight(heads == &q.back() ? "q_norm.weight" : "k_norm.weight"),
+               f.model.rms_norm_eps);
+        if (config.rope) rotate(&(*heads)[h * d], d, static_cast<double>(r));
+      }
+  }
+  std::vector<double> y;
+  for (size_t r = 0; r < rows; ++r) {
+    std::vector<double> mixed(4 * d);
+    for (size_t h = 0; h < 4; ++h) {
+      double total = 0;
+      for (size_t j = 0; j < rows; ++j) {
+        if (!visible(config, static_cast<int64_t>(r), static_cast<int64_t>(j))) continue;
+        double score = 0;
+        for (size_t i = 0; i < d; ++i) score += q[r][h * d + i] * k[j][h / 2 * d + i];
+        const double weight = std::exp(score / std::sqrt(6.0));
+        total += weight;
+        for (size_t i = 0; i < d; ++i) mixed[h * d + i] += weight * v[j][h / 2 * d + i];
+      }
+      for (size_t i = 0; i < d; ++i) mixed[h * d + i] /= total;
+    }
+    if (config.output_gate) {
+      const auto gate = project(f.weight("o_gate.weight"), {}, &x[r * 12], 12);
+      for (size_t i = 0; i < mixed.size(); ++i) mixed[i] /= 1 + std::exp(-gate[i]);
+    }
+    const auto out =
+        project(f.weight("o_proj.weight"), f.weight("o_proj.bias"), mixed.data(), 4 * d);
+    y.insert(y.end(), out.begin(), out.end());
+  }
+  return y;
+}
+
+const std::vector<MixerConfig> kConfigs = {
+    {.kind = "softmax"},
+    {.kind = "softmax", .rope = false},
+    {.kind = "softmax", .output_gate = true},
+    {.kind = "sliding_window", .window = 1},
+    {.kind = "sliding_window", .window = 5},
+    {.kind = "sliding_window", .window = 4, .sinks = 3},
+    {.kind = "sliding_window", .window = 30, .sinks = 2, .rope = false, .output_gate = true},
+};
+
+TEST_CASE("packed documents through each mixer equal the definition on each alone") {
+  const std::vector<int64_t> offsets = {0, 1, 12, 30};
+  for (const MixerConfig& config : kConfigs)
+    for (const bool extras : {false, true}) {
+      const Fixture f(config, extras, extras);
+      const Tensor x = random_tensor({30, 12}, DType::kF64, 4);
+      const auto values = to_doubles(x);
+      const auto got =
+          to_doubles(f.mixer->forward(Variable(x), SequenceLayout::packed(offsets)).value());
+      for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+        const auto begin = static_cast<size_t>(offsets[s] * 12),
+                   end = static_cast<size_t>(offsets[s + 1] * 12);
+        const auto want = definition(f, config,
+                                     {values.begin() + static_cast<int64_t>(begin),
+                                      values.begin() + static_cast<int64_t>(end)});
+        for (size_t i = begin; i < end; ++i)
+          CHECK_MESSAGE(std::abs(got[i] - want[i - begin]) < 1e-11, config.kind, " ",
+                        config.window);
+      }
+    }
+}
+
+TEST_CASE("feeding a cache in pieces of any size equals the whole sequence") {
+  for (const MixerConfig& config : kConfigs)
+    for (const int64_t piece : {1, 2, 3, 7, 40}) {
+      const Fixture f(config, true);
+      const GradMode off(false);
+      const Tensor x = random_tensor({40, 12}, DType::kF64, 4);
+      const auto want = to_doubles(
+          f.mixer->forward(Variable(x), SequenceLayout::packed(std::vector<int64_t>{0, 40}))
+              .value());
+      const auto cache = f.mixer->make_cache(40);
+      for (int64_t first = 0; first < 40; first += piece) {
+        const int64_t count = std::min<int64_t>(piece, 40 - first);
+        const auto got = to_doubles(f.mixer
+                                        ->forward_cached(Variable(x.slice(0, first, first + count)),
+                                                         SequenceLayout::run(first, count), *cache)
+                                        .value());
+        for (size_t i = 0; i < got.size(); ++i)
+          CHECK(std::abs(got[i] - want[static_cast<size_t>(first * 12) + i]) < 1e-12);
+      }
+      if (config.kind == "sliding_window" && config.window < 10 && piece == 1) {
+        const auto whole = Fixture(kConfigs[0]).mixer->make_cache(40);
+        CHECK(cache->bytes() < whole->bytes());
+      }
+    }
+}
+
+TEST_CASE("the arithmetic reported is that of the mask's area") {
+  const std::vector<int64_t> offsets = {0, 9, 31};
+  for (const MixerConfig& config : kConfigs) {
+    const Fixture f(config);
+    double pairs = 0;
+    for (size_t s = 0; s + 1 < offsets.size(); ++s)
+      for (int64_t q = 0; q < offsets[s + 1] - offsets[s]; ++q)
+        for (int64_t k = 0; k <= q; ++k) pairs += visible(config, q, k) ? 1 : 0;
+    // Scores and weighted values: one multiply-add per pair, head and channel each.
+    CHECK(f.mixer->flops(SequenceLayout::packed(offsets)).useful ==
+          doctest::Approx(2 * 2 * pairs * 4 * 6));
+  }
+}
+
+TEST_CASE("an unknown kind lists the known ones") {
+  CHECK_THROWS_WITH_AS(Fixture({.kind = "softmx"}), doctest::Contains("sliding_window"),
+                       ConfigError);
+}
+
+}  // namespace

@@ -1,0 +1,84 @@
+#include "optim/param_groups.h"
+
+#include "optim_support.h"
+
+namespace {
+
+using namespace lh;
+using namespace lh::test;
+
+/// The definition, by recursion.
+bool matches(std::string_view p, std::string_view n) {
+  if (p.empty()) return n.empty();
+  if (p[0] == '*') return matches(p.substr(1), n) || (!n.empty() && matches(p, n.substr(1)));
+  return !n.empty() && (p[0] == '?' || p[0] == n[0]) && matches(p.substr(1), n.substr(1));
+}
+
+TEST_CASE("globs match as their definition says") {
+  Philox random(1);
+  const auto word = [&](const char* letters, uint32_t count) {
+    std::string text;
+    for (uint32_t n = random.below(9); n > 0; --n) text += letters[random.below(count)];
+    return text;
+  };
+  int hits = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const std::string pattern = word("ab*?", 4), name = word("ab", 2);
+    CHECK_MESSAGE(glob_match(pattern, name) == matches(pattern, name), pattern, " ", name);
+    hits += matches(pattern, name) ? 1 : 0;
+  }
+  CHECK(hits > 1000);
+}
+
+struct Fixture {
+  ParameterStore store{DType::kF32, 1};
+  OptimConfig config;
+  Fixture() {
+    store.create("model.layers.0.mlp.weight", {2, 2}, ParameterKind::kMatrix, Init::constant(0));
+    store.create("model.layers.0.mlp.bias", {2}, ParameterKind::kBias, Init::constant(0));
+    store.create("model.norm.weight", {2}, ParameterKind::kNorm, Init::constant(0));
+    config.weight_decay = 0.1;
+  }
+};
+
+TEST_CASE("later groups win key by key") {
+  Fixture f;
+  f.config.groups = {{"*", 0.5, 0.3, std::nullopt}, {"*.norm.*", std::nullopt, 0.0, true}};
+  const auto rules = resolve_param_groups(f.config, f.store);
+  REQUIRE(rules.size() == 3);
+  CHECK(rules[0].lr_multiplier == 0.5);
+  CHECK(rules[0].weight_decay == 0.3);
+  CHECK(rules[1].weight_decay == 0.3);  // a group may let a bias decay
+  CHECK(!rules[0].frozen);
+  CHECK(rules[2].lr_multiplier == 0.5);
+  CHECK(rules[2].weight_decay == 0);
+  CHECK(rules[2].frozen);
+}
+
+TEST_CASE("a pattern that matches nothing is an error that shows what names look like") {
+  Fixture f;
+  f.config.groups = {{"model.layer.*", 0.5, std::nullopt, std::nullopt}};
+  CHECK_THROWS_WITH_AS(resolve_param_groups(f.config, f.store),
+                       doctest::Contains("'model.layer.*' matches no parameter"), ConfigError);
+}
+
+TEST_CASE("frozen parameters stay and multipliers act on the learning rate") {
+  Fixture f;
+  f.config.groups = {{"*bias", std::nullopt, std::nullopt, true},
+                     {"*norm*", 0.5, std::nullopt, std::nullopt}};
+  f.config.learning_rate = 0.01;
+  f.config.weight_decay = 0;
+  const auto optimizer = make_optimizer(f.config, f.store);
+  for (const auto& parameter : f.store.all()) {
+    Tensor ones = Tensor::empty(parameter->master.shape(), DType::kF32);
+    cpu::fill(ones, 1);
+    set_gradient(*parameter, ones);
+  }
+  optimizer->step(1, 1);
+  // The first AdamW update has the size of the learning rate.
+  CHECK(to_doubles(f.store.all()[0]->master)[0] == doctest::Approx(-0.01));
+  CHECK(to_doubles(f.store.all()[1]->master)[0] == 0);
+  CHECK(to_doubles(f.store.all()[2]->master)[0] == doctest::Approx(-0.005));
+}
+
+}  // namespace
