@@ -20,6 +20,7 @@
 #include "base/timer.h"
 #include "config/recipe.h"
 #include "models/decoder.h"
+#include "runtime/brief_waits.h"
 #include "runtime/memory.h"
 #include "train/machine_peak.h"
 #include "train/run_state.h"
@@ -187,6 +188,7 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace lh
 
 int main(int argc, char** argv) {
+  lh::start_again_with_brief_waits(argv);
   try {
     return lh::run({argv + 1, argv + argc});
   } catch (const std::exception& error) {
