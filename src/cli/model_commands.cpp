@@ -71,8 +71,9 @@ int generate_command(const GenerateArguments& arguments) {
                                            return stop_signal() == 0;
                                          });
   fmt::print("\n");
+  std::fflush(stdout);  // before the log line on stderr
   const auto made = static_cast<double>(result.tokens.size());
-  const double rate = result.decode_seconds > 0 ? (made - 1) / result.decode_seconds : 0;
+  const double rate = result.decode_seconds > 0 && made > 1 ? (made - 1) / result.decode_seconds : 0;
   log_info("[generate] {} prompt tokens in {}; {} new tokens, {:.1f} tokens/s; cache {}",
            result.prompt_tokens, format_duration(result.prompt_seconds), result.tokens.size(),
            rate, format_bytes(static_cast<double>(result.cache_bytes)));

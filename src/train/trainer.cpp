@@ -96,25 +96,23 @@ class Run {
 
     TrainSummary summary;
     int64_t saved_step = -1;
-    // An evaluation that a signal cut short comes first after resuming.
-    if (progress_.step > 0 && due(recipe_.eval.every_steps) &&
-        progress_.evaluated_step != progress_.step && !evaluate_now(summary))
-      summary.end = TrainEnd::kStopped;
-    while (summary.end == TrainEnd::kDone && progress_.step < steps) {
-      if (stop_signal() != 0 || !step_once(prefetcher, micro_batches)) {
-        summary.end = TrainEnd::kStopped;
-        break;
-      }
-      if (due(recipe_.eval.every_steps) && !evaluate_now(summary)) {
-        summary.end = TrainEnd::kStopped;
-        break;
-      }
+    // What is due after a step; false when a signal cut the evaluation short.
+    const auto finish_step = [&] {
+      if (due(recipe_.eval.every_steps) && !evaluate_now(summary)) return false;
       if (due(recipe_.eval.sample_every_steps)) sample_now();
       if (due(recipe_.checkpoint.every_steps)) {
         summary.checkpoint = save();
         saved_step = progress_.step;
       }
-    }
+      return true;
+    };
+    // A step whose evaluation was cut short is finished first after resuming.
+    const bool cut = progress_.step > 0 && due(recipe_.eval.every_steps) &&
+                     progress_.evaluated_step != progress_.step;
+    bool going = !cut || finish_step();
+    while (going && progress_.step < steps)
+      going = stop_signal() == 0 && step_once(prefetcher, micro_batches) && finish_step();
+    if (!going) summary.end = TrainEnd::kStopped;
     const bool done = summary.end == TrainEnd::kDone;
     // The final evaluation comes before the final save, so that "best" can be the last one.
     if (done && valid_data_ != nullptr && progress_.evaluated_step != progress_.step &&
@@ -215,7 +213,7 @@ class Run {
       text += piece;
       return stop_signal() == 0;
     });
-    events_.on_sample(progress_.step, text);
+    if (stop_signal() == 0) events_.on_sample(progress_.step, text);
   }
 
   fs::path save() {

@@ -161,6 +161,10 @@ TEST_CASE("a stop signal in any phase saves and exits with 75 and the resumed ru
     CHECK_MESSAGE(resumed.code == 0, resumed.output);
     CHECK(w.weights(name, 30) == w.weights("whole", 30));
     CHECK(w.state(name, 30) == w.state("whole", 30));
+    const auto best = [&](const std::string& run) {
+      return read_file(w.root / run / "checkpoints/best");
+    };
+    CHECK(best(name) == best("whole"));
     fs::remove_all(w.root / name);
   }
   CHECK(stops > kMoments / 2);

@@ -11,7 +11,11 @@ void dot_block(const float* x, const T* w, int64_t stride, int64_t n, float* y) 
   VecF sums[kRows] = {};
   for_lanes<float>(n, [&](int64_t j, auto tail) {
     const VecF v = load(x + j, tail);
-    for (int i = 0; i < kRows; ++i) sums[i] += v * load(w + i * stride + j, tail);
+    for (int i = 0; i < kRows; ++i) {
+      // Rows are too short for the hardware to see where the next ones come from.
+      __builtin_prefetch(w + (kRows + i) * stride + j);
+      sums[i] += v * load(w + i * stride + j, tail);
+    }
   });
   for (int i = 0; i < kRows; ++i) y[i] = sum_lanes(sums[i]);
 }
