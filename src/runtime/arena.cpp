@@ -98,12 +98,12 @@ class Arena {
   std::set<std::pair<size_t, size_t>> by_size_;  // the same: (size, offset), lowest address first
 };
 
-Arena& arena() {
+[[maybe_unused]] Arena& arena() {
   static auto* instance = new Arena;  // outlives every static tensor
   return *instance;
 }
 
-size_t padded(size_t bytes) {
+[[maybe_unused]] size_t padded(size_t bytes) {
   return static_cast<size_t>(
       round_up(static_cast<int64_t>(bytes == 0 ? 1 : bytes), kTensorAlignment));
 }
