@@ -37,6 +37,7 @@ function(lh_test folder)
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
+  # The address sanitizer ends a program that asks for too much memory, unless told not to.
   doctest_discover_tests(${target} TEST_PREFIX "${folder}: " PROPERTIES LABELS "${ARG_LABELS}"
-    TIMEOUT 300)
+    TIMEOUT 300 ENVIRONMENT "ASAN_OPTIONS=allocator_may_return_null=1")
 endfunction()

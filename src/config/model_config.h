@@ -143,7 +143,7 @@ void ModelConfig::visit(Visitor& v, Self& self) {
           positive());
   v.field("intermediate_size", self.intermediate_size,
           Doc{"inner width of the SwiGLU feed-forward layer", "channels"}, positive());
-  v.field("num_layers", self.num_layers, Doc{"decoder blocks", "layers"}, positive());
+  v.field("num_layers", self.num_layers, Doc{"decoder blocks", "layers"}, between(1, 10000));
   v.field("num_heads", self.num_heads, Doc{"query heads", "heads"}, positive());
   v.field("num_kv_heads", self.num_kv_heads,
           Doc{"key/value heads, a divisor of num_heads; 0: num_heads", "heads"}, at_least(0));

@@ -49,8 +49,9 @@ void check_model(const ModelConfig& m, Rules& rules) {
   rules.check(m.head_dim > 0 || divides(m.num_heads, m.hidden_size), {"num_heads", "hidden_size"},
               fmt::format("expected a divisor of hidden_size {} (or set head_dim), got {}",
                           m.hidden_size, m.num_heads));
-  rules.check(head_dim % 2 == 0, {"head_dim", "hidden_size", "num_heads"},
-              fmt::format("expected an even number, got {}: rotary positions turn pairs", head_dim));
+  rules.check(
+      head_dim % 2 == 0, {"head_dim", "hidden_size", "num_heads"},
+      fmt::format("expected an even number, got {}: rotary positions turn pairs", head_dim));
   rules.check(divides(static_cast<int64_t>(m.schedule.size()), m.num_layers),
               {"schedule", "num_layers"},
               fmt::format("expected a pattern whose length divides num_layers {}, got {} names",
@@ -72,9 +73,9 @@ void check_model(const ModelConfig& m, Rules& rules) {
   if (rope.type == "longrope") {
     for (const auto& [key, factors] : {std::pair{"rope_scaling.short_factor", &rope.short_factor},
                                        {"rope_scaling.long_factor", &rope.long_factor}})
-      rules.check(static_cast<int64_t>(factors->size()) == head_dim / 2, {key, "rope_scaling"},
-                  fmt::format("expected head_dim / 2 = {} numbers, got {}", head_dim / 2,
-                              factors->size()));
+      rules.check(
+          static_cast<int64_t>(factors->size()) == head_dim / 2, {key, "rope_scaling"},
+          fmt::format("expected head_dim / 2 = {} numbers, got {}", head_dim / 2, factors->size()));
   }
   rules.check(rope.type != "llama3" || rope.high_freq_factor > rope.low_freq_factor,
               {"rope_scaling.high_freq_factor", "rope_scaling"},
@@ -100,7 +101,8 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
               fmt::format("expected at most model.max_position {}, got {}", r.model.max_position,
                           r.data.seq_tokens));
   const ScheduleConfig& s = r.schedule;
-  rules.check(divides(r.data.seq_tokens, s.batch_tokens), {"schedule.batch_tokens", "data.seq_tokens"},
+  rules.check(divides(r.data.seq_tokens, s.batch_tokens),
+              {"schedule.batch_tokens", "data.seq_tokens"},
               fmt::format("expected a multiple of data.seq_tokens {}, got {}", r.data.seq_tokens,
                           s.batch_tokens));
   const int64_t micro = r.precision.micro_batch_tokens;
@@ -111,7 +113,9 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
                           r.data.seq_tokens, s.batch_tokens, micro));
   rules.check(s.warmup_steps <= s.steps, {"schedule.warmup_steps", "schedule.steps"},
               fmt::format("expected at most schedule.steps {}, got {}", s.steps, s.warmup_steps));
-  rules.check(s.kind != "wsd" || s.decay_steps <= s.steps - std::min(s.warmup_steps, s.steps),
+  rules.check(s.kind != "wsd" ||
+                  s.decay_steps <= s.steps - std::clamp<int64_t>(s.warmup_steps, 0,
+                                                                 std::max<int64_t>(s.steps, 0)),
               {"schedule.decay_steps", "schedule.steps"},
               fmt::format("warmup_steps {} and decay_steps {} exceed steps {}", s.warmup_steps,
                           s.decay_steps, s.steps));
