@@ -10,7 +10,7 @@ out=build/bench
 mkdir -p "$out"
 : >"$out/results.jsonl"
 
-sh scripts/build.sh release
+scripts/build.sh release
 have_torch=no
 if "$python" -c 'import torch' 2>/dev/null; then have_torch=yes; else
   echo "bench: $python has no torch: PyTorch is left out (set PYTHON)" >&2
@@ -21,7 +21,11 @@ run() {
   name=$1
   shift
   echo "bench: $name: $*" >&2
-  line=$("$@" 2>"$out/$name.log" | tail -n 1) || { cat "$out/$name.log" >&2; exit 1; }
+  line=$("$@" 2>"$out/$name.log" | tail -n 1)
+  if [ -z "$line" ]; then  # a way of PyTorch's that this machine does not have
+    echo "bench: $name failed: $(tail -n 1 "$out/$name.log")" >&2
+    return 0
+  fi
   printf '{"name": "%s", "command": "%s", "result": %s}\n' "$name" "$*" "$line" >>"$out/results.jsonl"
 }
 torch() {

@@ -178,8 +178,8 @@ def compiled(function, args):
     if not args.compile:
         return function
     if args.freezing:  # parameters become constants that inductor may prepack; not for training
-        import torch._inductor.config
-        torch._inductor.config.freezing = True
+        from torch._inductor import config
+        config.freezing = True
     mode = None if args.compile_mode == "default" else args.compile_mode
     return torch.compile(function, dynamic=False, mode=mode)
 
