@@ -1,0 +1,349 @@
+// Runs a grid: blocks one after another, a fiber per thread, one of them at a time until it blocks.
+// Owns the shared-memory window, the modes, error and deadlock reports.
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/xpu/emu/core.h"
+#include "kernels/xpu/emu/fiber.h"
+#include "kernels/xpu/emu/race.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define XPU_POISON(p, n) __asan_poison_memory_region(p, n)
+#define XPU_UNPOISON(p, n) __asan_unpoison_memory_region(p, n)
+#else
+#define XPU_POISON(p, n) (void)(p)
+#define XPU_UNPOISON(p, n) (void)(p)
+#endif
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace xpu::emu {
+
+namespace {
+
+constexpr std::size_t kSharedLimit = 227 * 1024;  // what sm_90 gives one block
+constexpr std::size_t kRedZone = 64;              // poisoned bytes after each static array
+constexpr int kMaxThreads = 1024;
+
+struct StaticArray {
+  const void* key;
+  std::size_t offset;
+};
+
+struct Thread {
+  std::unique_ptr<Fiber> fiber;
+  const char* waits_for = nullptr;
+  Where where{};
+  bool exited = false;
+};
+
+struct Abandoned {};  // unwinds a deferred effect that failed; fibers are left, not unwound
+
+struct Machine {
+  bool in_fiber = true;
+  Mode mode;
+  std::mt19937_64 random;
+  Counters counters;
+  std::vector<Thread> threads;                    // grows, never shrinks
+  std::uint64_t runnable[kMaxThreads / 64] = {};  // one bit per thread
+  int count = 0, alive = 0, current = -1;
+  bool failed = false;
+  std::string error;
+  std::vector<std::function<void()>> deferred;
+  char* window = nullptr;
+  std::size_t dynamic_bytes = 0, used = 0;
+  std::vector<StaticArray> statics;
+  void (*body)(const void*) = nullptr;
+  const void* args = nullptr;
+  std::string_view kernel;
+};
+
+Machine& machine() {
+  static Machine m;
+  return m;
+}
+
+int pick(Machine& m) {
+  const int words = (m.count + 63) / 64;
+  if (m.mode.order == Order::kReverse) {
+    for (int w = words - 1; w >= 0; --w) {
+      if (m.runnable[w]) return w * 64 + 63 - std::countl_zero(m.runnable[w]);
+    }
+  }
+  const int start = m.mode.order == Order::kRandom ? static_cast<int>(m.random() % m.count) : 0;
+  for (int i = 0; i <= words; ++i) {
+    const int w = (start / 64 + i) % words;
+    std::uint64_t bits = m.runnable[w];
+    if (i == 0) bits &= ~std::uint64_t{0} << (start % 64);
+    if (bits) return w * 64 + std::countr_zero(bits);
+  }
+  return -1;
+}
+
+void run_deferred(Machine& m, std::size_t index) {
+  auto effect = std::move(m.deferred[index]);
+  m.deferred.erase(m.deferred.begin() + static_cast<std::ptrdiff_t>(index));
+  m.in_fiber = false;
+  try {
+    effect();
+  } catch (const Abandoned&) {
+  }
+  m.in_fiber = true;
+}
+
+std::string deadlock_report(const Machine& m) {
+  std::map<std::string, std::vector<int>> waits;
+  for (int i = 0; i < m.count; ++i) {
+    const Thread& t = m.threads[i];
+    if (!t.exited) {
+      waits[std::string(t.waits_for) + " at " + describe(t.where)].push_back(i);
+    }
+  }
+  std::string text = "deadlock: no thread can run";
+  if (m.alive < m.count) text += "; " + std::to_string(m.count - m.alive) + " have exited";
+  for (const auto& [what, who] : waits) {
+    text += "; " + std::to_string(who.size()) + " wait in " + what + " (first: " +
+            thread_name(who.front()) + ")";
+  }
+  return text;
+}
+
+void thread_main() {
+  Machine& m = machine();
+  m.body(m.args);
+  Thread& t = m.threads[m.current];
+  t.exited = true;
+  --m.alive;
+  m.runnable[m.current / 64] &= ~(std::uint64_t{1} << (m.current % 64));
+  finish_stores(m.current);
+  on_thread_exit(m.current);
+  t.fiber->leave_for_good();
+}
+
+void set_indices(int i) {
+  const unsigned u = static_cast<unsigned>(i);
+  threadIdx = {u % blockDim.x, u / blockDim.x % blockDim.y, u / (blockDim.x * blockDim.y)};
+}
+
+void schedule(Machine& m) {
+  while (!m.failed) {
+    if (m.mode.async == Async::kRandom && !m.deferred.empty() && m.random() % 4 == 0) {
+      run_deferred(m, m.random() % m.deferred.size());
+      if (m.failed) return;
+    }
+    const int next = pick(m);
+    if (next < 0) {
+      if (!m.deferred.empty() && m.alive > 0) {
+        run_deferred(m, m.mode.async == Async::kRandom ? m.random() % m.deferred.size() : 0);
+        continue;
+      }
+      if (m.alive > 0) {
+        m.failed = true;
+        m.error = deadlock_report(m);
+      }
+      return;
+    }
+    m.current = next;
+    set_indices(next);
+    ++m.counters.switches;
+    m.threads[next].fiber->resume();
+  }
+}
+
+void run_block(Machine& m) {
+  std::fill(std::begin(m.runnable), std::end(m.runnable), 0);
+  for (int i = 0; i < m.count; ++i) {
+    m.threads[i].exited = false;
+    m.threads[i].fiber->prepare(thread_main);
+    m.runnable[i / 64] |= std::uint64_t{1} << (i % 64);
+  }
+  m.alive = m.count;
+  m.deferred.clear();
+  m.statics.clear();
+  m.used = (m.dynamic_bytes + 15) / 16 * 16 + (m.dynamic_bytes % 16 ? 0 : kRedZone);
+  XPU_UNPOISON(m.window, kSharedLimit);
+  std::fill_n(m.window, kSharedLimit, '\xff');  // a NaN in bf16, fp16, fp32 and fp64
+  XPU_POISON(m.window + m.dynamic_bytes, kSharedLimit - m.dynamic_bytes);
+  reset_threads();
+  reset_async_copies();
+  reset_mbarriers();
+  reset_wgmma();
+  race::begin_block(m.count, m.window, kSharedLimit);
+  schedule(m);
+  if (!m.failed && !m.deferred.empty()) {
+    m.failed = true;
+    m.error = "the block ended with " + std::to_string(m.deferred.size()) +
+              " copies still in flight";
+  }
+  race::end_block();
+  XPU_UNPOISON(m.window, kSharedLimit);
+}
+
+}  // namespace
+
+int self() { return machine().current; }
+int block_threads() { return machine().count; }
+int live_threads() { return machine().alive; }
+bool exited(int thread) { return thread >= machine().count || machine().threads[thread].exited; }
+
+std::string describe(Where where) {
+  std::string file = where.file ? where.file : "?";
+  return file.substr(file.rfind('/') + 1) + ":" + std::to_string(where.line);
+}
+
+std::string thread_name(int thread) {
+  return "thread " + std::to_string(thread) + " (warp " + std::to_string(warp_of(thread)) +
+         " lane " + std::to_string(lane_of(thread)) + ")";
+}
+
+void fail(Where where, const std::string& message) {
+  Machine& m = machine();
+  if (!m.failed) {
+    m.failed = true;
+    m.error = (where.file ? describe(where) + ": " : "") + message;
+  }
+  if (!m.in_fiber) throw Abandoned();
+  m.threads[m.current].fiber->leave_for_good();
+}
+
+void sleep(const char* what, Where where) {
+  Machine& m = machine();
+  Thread& t = m.threads[m.current];
+  t.waits_for = what;
+  t.where = where;
+  m.runnable[m.current / 64] &= ~(std::uint64_t{1} << (m.current % 64));
+  t.fiber->leave();
+}
+
+void wake(int thread) { machine().runnable[thread / 64] |= std::uint64_t{1} << (thread % 64); }
+
+bool perform_now() {
+  Machine& m = machine();
+  if (m.mode.async == Async::kRandom) return m.random() % 2 == 0;
+  return m.mode.async == Async::kEarly;
+}
+
+void defer(std::function<void()> effect) { machine().deferred.push_back(std::move(effect)); }
+
+void* dynamic_shared() { return machine().window; }
+
+void* static_shared(const void* key, const char* name, std::size_t bytes, std::size_t alignment) {
+  Machine& m = machine();
+  for (const StaticArray& array : m.statics) {
+    if (array.key == key) return m.window + array.offset;
+  }
+  const std::size_t offset = (m.used + alignment - 1) / alignment * alignment;
+  if (offset + bytes > kSharedLimit) {
+    fail({nullptr, 0}, std::string(name) + " does not fit in shared memory");
+  }
+  XPU_UNPOISON(m.window + offset, bytes);
+  m.used = offset + bytes + kRedZone;
+  m.statics.push_back({key, offset});
+  return m.window + offset;
+}
+
+std::uint32_t shared_address(const void* p, std::size_t bytes, std::size_t alignment,
+                             const char* what, Where where) {
+  Machine& m = machine();
+  const auto offset = static_cast<std::size_t>(static_cast<const char*>(p) - m.window);
+  if (offset >= kSharedLimit || offset + bytes > m.used) {
+    fail(where, std::string(what) + ": the address is not in the block's shared memory");
+  }
+  if (offset % alignment) {
+    fail(where, std::string(what) + ": shared address " + std::to_string(offset) +
+                    " is not a multiple of " + std::to_string(alignment));
+  }
+#if defined(__SANITIZE_ADDRESS__)
+  if (__asan_region_is_poisoned(const_cast<void*>(p), bytes)) {
+    fail(where, std::string(what) + ": reaches past the end of a shared array");
+  }
+#endif
+  return static_cast<std::uint32_t>(offset);
+}
+
+char* shared_pointer(std::uint32_t address, std::size_t bytes, const char* what, Where where) {
+  char* p = machine().window + address;
+  shared_address(p, bytes, 1, what, where);
+  return p;
+}
+
+void set_mode(const Mode& mode) { machine().mode = mode; }
+Counters counters() { return machine().counters; }
+Counters& mutable_counters() { return machine().counters; }
+void reset_counters() { machine().counters = {}; }
+
+void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(const void*),
+              const void* args) {
+  Machine& m = machine();
+  const auto blocks = static_cast<long>(config.grid.x) * config.grid.y * config.grid.z;
+  const auto threads = static_cast<long>(config.block.x) * config.block.y * config.block.z;
+  const std::string kernel(name);
+  if (threads < 1 || threads > kMaxThreads || blocks < 1 || config.grid.y > 65535 ||
+      config.grid.z > 65535 || config.grid.x > 0x7fffffffu) {
+    throw Error(kernel + ": a launch of " + std::to_string(blocks) + " blocks of " +
+                std::to_string(threads) + " threads is not possible");
+  }
+  if (config.shared_bytes > kSharedLimit) {
+    throw Error(kernel + ": " + std::to_string(config.shared_bytes) +
+                " bytes of dynamic shared memory; the limit is " + std::to_string(kSharedLimit));
+  }
+  if (!m.window) m.window = static_cast<char*>(std::aligned_alloc(1024, 256 * 1024));
+  while (static_cast<long>(m.threads.size()) < threads) {
+    m.threads.emplace_back();
+    m.threads.back().fiber = std::make_unique<Fiber>(static_cast<int>(m.threads.size()));
+  }
+  m.random.seed(m.mode.seed);
+  m.count = static_cast<int>(threads);
+  m.dynamic_bytes = config.shared_bytes;
+  m.body = body;
+  m.args = args;
+  m.kernel = name;
+  m.failed = false;
+  gridDim = config.grid;
+  blockDim = config.block;
+
+  std::vector<long> order(static_cast<std::size_t>(blocks));
+  for (long i = 0; i < blocks; ++i) order[i] = i;
+  if (m.mode.order == Order::kReverse) std::reverse(order.begin(), order.end());
+  if (m.mode.order == Order::kRandom) std::shuffle(order.begin(), order.end(), m.random);
+  for (long block : order) {
+    const auto b = static_cast<unsigned long>(block);
+    blockIdx = {static_cast<unsigned>(b % gridDim.x),
+                static_cast<unsigned>(b / gridDim.x % gridDim.y),
+                static_cast<unsigned>(b / (static_cast<unsigned long>(gridDim.x) * gridDim.y))};
+    run_block(m);
+    if (m.failed) {
+      const bool everyone = m.error.starts_with("deadlock") || m.error.starts_with("the block");
+      throw Error(kernel + ", block (" + std::to_string(blockIdx.x) + "," +
+                  std::to_string(blockIdx.y) + "," + std::to_string(blockIdx.z) + ")" +
+                  (everyone ? "" : ", " + thread_name(m.current)) + ": " + m.error);
+    }
+  }
+}
+
+}  // namespace xpu::emu
+
+namespace xpu {
+
+void* device_alloc(std::size_t bytes) {
+  void* p = std::malloc(bytes ? bytes : 1);
+  if (!p) throw std::bad_alloc();
+  memset(p, 0xff, bytes);
+  return p;
+}
+void device_free(void* p) { std::free(p); }
+void copy_in(void* device, const void* host, std::size_t bytes) {
+  if (bytes) memcpy(device, host, bytes);
+}
+void copy_out(void* host, const void* device, std::size_t bytes) {
+  if (bytes) memcpy(host, device, bytes);
+}
+
+}  // namespace xpu

@@ -1,0 +1,243 @@
+// Emulated barriers and warp collectives. A collective completes when every live lane of its mask
+// has called it with the same mask; anything else that lanes of the mask do is an error.
+#include "kernels/xpu/emu/threads.h"
+
+#include <vector>
+
+#include "kernels/xpu/emu/collective.h"
+#include "kernels/xpu/emu/core.h"
+#include "kernels/xpu/emu/race.h"
+
+namespace xpu::emu {
+
+namespace {
+
+struct Pending {
+  const char* name;
+  unsigned mask, arrived;
+  Where where;
+  Combine combine;
+  void* args[32];
+};
+
+struct Barrier {
+  std::vector<int> waiting, arrived;  // arrived: waiting and arrive-only threads
+  std::vector<Where> places;
+  int expected = 0;
+};
+
+std::vector<std::vector<Pending>> pending;  // per warp
+Barrier barriers[16];
+
+unsigned live_lanes(int warp) {
+  unsigned live = 0;
+  for (int lane = 0; lane < 32; ++lane) live |= exited(warp * 32 + lane) ? 0u : 1u << lane;
+  return live;
+}
+
+/// Runs the collective when nobody is missing any more.
+void complete_if_ready(int warp, std::size_t index) {
+  Pending& p = pending[warp][index];
+  if ((p.mask & live_lanes(warp)) & ~p.arrived) return;
+  const Pending done = p;
+  pending[warp].erase(pending[warp].begin() + static_cast<std::ptrdiff_t>(index));
+  done.combine(const_cast<void**>(done.args), done.arrived, warp, done.where);
+  for (int lane = 0; lane < 32; ++lane) {
+    if (done.arrived >> lane & 1) wake(warp * 32 + lane);
+  }
+}
+
+void check_same_place(const Barrier& b) {
+  Where first[32];
+  int owner[32];
+  unsigned seen = 0;
+  for (std::size_t i = 0; i < b.arrived.size(); ++i) {
+    const int warp = warp_of(b.arrived[i]);
+    if (!(seen >> warp & 1)) {
+      seen |= 1u << warp;
+      first[warp] = b.places[i];
+      owner[warp] = b.arrived[i];
+    } else if (first[warp] != b.places[i]) {
+      fail(b.places[i], "divergent barrier: " + thread_name(b.arrived[i]) + " is here, but " +
+                            thread_name(owner[warp]) + " is in the barrier at " +
+                            describe(first[warp]));
+    }
+  }
+}
+
+void complete_barrier(Barrier& b) {
+  check_same_place(b);
+  race::barrier(b.arrived.data(), static_cast<int>(b.arrived.size()));
+  for (int t : b.waiting) wake(t);
+  b = Barrier();
+}
+
+void arrive(int id, int expected, bool wait, const char* what, Where where) {
+  Barrier& b = barriers[id];
+  if (b.arrived.empty()) b.expected = expected;
+  if (b.expected != expected) {
+    fail(where, std::string(what) + " " + std::to_string(id) + " for " + std::to_string(expected) +
+                    " threads, but others use it for " + std::to_string(b.expected));
+  }
+  b.arrived.push_back(self());
+  b.places.push_back(where);
+  if (wait) b.waiting.push_back(self());
+  if (static_cast<int>(b.arrived.size()) == b.expected) {
+    complete_barrier(b);
+    return;
+  }
+  if (wait) sleep(what, where);
+}
+
+}  // namespace
+
+void collective(const char* name, unsigned mask, void* args, Combine combine, Where where,
+                bool aligned) {
+  const int t = self(), warp = warp_of(t);
+  const unsigned bit = 1u << lane_of(t);
+  if (!(mask & bit)) {
+    fail(where, std::string(name) + ": lane " + std::to_string(lane_of(t)) +
+                    " is not in its own mask");
+  }
+  auto& list = pending[warp];
+  std::size_t index = list.size();
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    Pending& p = list[i];
+    if (!(p.mask & bit)) continue;
+    const bool same = p.mask == mask && p.name == name && (!aligned || p.where == where);
+    if (!same) {
+      fail(where, "divergent warp: lane " + std::to_string(lane_of(t)) + " calls " + name +
+                      " while other lanes of its mask wait for it in " + p.name + " at " +
+                      describe(p.where));
+    }
+    index = i;
+  }
+  if (index == list.size()) list.push_back({name, mask, 0, where, combine, {}});
+  list[index].arrived |= bit;
+  list[index].args[lane_of(t)] = args;
+  if ((mask & live_lanes(warp)) & ~list[index].arrived) {
+    sleep(name, where);
+  } else {
+    complete_if_ready(warp, index);
+  }
+}
+
+void reset_threads() {
+  pending.assign((block_threads() + 31) / 32, {});
+  for (Barrier& b : barriers) b = Barrier();
+}
+
+void on_thread_exit(int thread) {
+  const int warp = warp_of(thread);
+  for (std::size_t i = pending[warp].size(); i-- > 0;) complete_if_ready(warp, i);
+  Barrier& b = barriers[0];  // __syncthreads waits for threads that have not exited
+  if (!b.arrived.empty()) {
+    b.expected = live_threads();
+    if (static_cast<int>(b.arrived.size()) == b.expected) complete_barrier(b);
+  }
+}
+
+std::uint64_t shuffle(Shuffle kind, std::uint64_t bits, int operand, unsigned mask, Where where) {
+  struct Args {
+    Shuffle kind;
+    int operand;
+    std::uint64_t in, out;
+  } args{kind, operand, bits, 0};
+  collective(
+      "shuffle", mask, &args,
+      [](void** lanes, unsigned arrived, int, Where place) {
+        for (int lane = 0; lane < 32; ++lane) {
+          if (!lanes[lane]) continue;
+          auto& a = *static_cast<Args*>(lanes[lane]);
+          int source = a.operand & 31;
+          if (a.kind == Shuffle::kXor) source = lane ^ a.operand;
+          if (a.kind == Shuffle::kUp) source = lane - a.operand < 0 ? lane : lane - a.operand;
+          if (a.kind == Shuffle::kDown) source = lane + a.operand > 31 ? lane : lane + a.operand;
+          if (source > 31 || !(arrived >> source & 1)) {
+            fail(place, "shuffle: lane " + std::to_string(lane) + " reads lane " +
+                            std::to_string(source) + ", which takes no part");
+          }
+          a.out = static_cast<Args*>(lanes[source])->in;
+        }
+      },
+      where, false);
+  return args.out;
+}
+
+void check_aligned(const void* p, std::size_t bytes, bool write, Where where) {
+  if (reinterpret_cast<std::uintptr_t>(p) % bytes) {
+    fail(where, std::string(write ? "store" : "load") + " of " + std::to_string(bytes) +
+                    " bytes at an address that is not a multiple of " + std::to_string(bytes));
+  }
+}
+
+float atomic_add(float* p, float x) {
+  const float old = *p;
+  *p += x;
+  return old;
+}
+int atomic_add(int* p, int x) {
+  const int old = *p;
+  *p += x;
+  return old;
+}
+unsigned atomic_add(unsigned* p, unsigned x) {
+  const unsigned old = *p;
+  *p += x;
+  return old;
+}
+
+}  // namespace xpu::emu
+
+namespace xpu {
+
+using namespace emu;
+
+void sync_block(Where where) { arrive(0, live_threads(), true, "sync_block", where); }
+
+void named_sync(int id, int threads, Where where) {
+  if (id < 1 || id > 15 || threads % 32) fail(where, "named_sync: id 1..15, threads in whole warps");
+  arrive(id, threads, true, "named_sync", where);
+}
+
+void named_arrive(int id, int threads, Where where) {
+  if (id < 1 || id > 15 || threads % 32) {
+    fail(where, "named_arrive: id 1..15, threads in whole warps");
+  }
+  arrive(id, threads, false, "named_arrive", where);
+}
+
+void sync_warp(unsigned mask, Where where) {
+  collective(
+      "sync_warp", mask, nullptr,
+      [](void**, unsigned arrived, int warp, Where) {
+        int members[32], count = 0;
+        for (int lane = 0; lane < 32; ++lane) {
+          if (arrived >> lane & 1) members[count++] = warp * 32 + lane;
+        }
+        race::barrier(members, count);
+      },
+      where, false);
+}
+
+unsigned ballot(bool x, unsigned mask, Where where) {
+  struct Args {
+    bool in;
+    unsigned out;
+  } args{x, 0};
+  collective(
+      "ballot", mask, &args,
+      [](void** lanes, unsigned, int, Where) {
+        unsigned bits = 0;
+        for (int lane = 0; lane < 32; ++lane) {
+          if (lanes[lane] && static_cast<Args*>(lanes[lane])->in) bits |= 1u << lane;
+        }
+        for (int lane = 0; lane < 32; ++lane) {
+          if (lanes[lane]) static_cast<Args*>(lanes[lane])->out = bits;
+        }
+      },
+      where, false);
+  return args.out;
+}
+
+}  // namespace xpu
