@@ -210,8 +210,11 @@ void SafetensorsFile::restore(const std::vector<NamedTensor>& targets) const {
   }
   if (!problems.empty()) fail<IoError>("{} does not fit the model:{}", path_.string(), problems);
   for (const NamedTensor& target : targets) {
-    Tensor into = target.tensor;
-    LH_DISPATCH(into.device(), "restore", copy(read(target.name), into));
+    Tensor into = target.tensor.device().is_cpu()
+                      ? target.tensor
+                      : Tensor::empty(target.tensor.shape(), target.tensor.dtype());
+    LH_DISPATCH(kCpuDevice, "restore", copy(read(target.name), into));
+    if (!target.tensor.device().is_cpu()) Tensor(target.tensor).copy_bytes_from(into);
   }
 }
 
@@ -221,8 +224,7 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Name
   if (!metadata.empty()) header["__metadata__"] = metadata;
   size_t at = 0;
   for (const NamedTensor& named : tensors) {
-    LH_CHECK(named.tensor.is_contiguous() && named.tensor.device().is_cpu(),
-             "[safetensors] {} must be contiguous on the cpu", named.name);
+    LH_CHECK(named.tensor.is_contiguous(), "[safetensors] {} must be contiguous", named.name);
     const auto sizes = named.tensor.shape().sizes();
     header[named.name] = {{"dtype", format_name(named.tensor.dtype())},
                           {"shape", std::vector<int64_t>(sizes.begin(), sizes.end())},
@@ -238,7 +240,8 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Name
     file.write_at(8, text.data(), static_cast<int64_t>(length));
     auto place = static_cast<int64_t>(8 + length);
     for (const NamedTensor& named : tensors) {
-      file.write_at(place, named.tensor.raw(), static_cast<int64_t>(named.tensor.bytes()));
+      file.write_at(place, named.tensor.to(kCpuDevice).raw(),
+                    static_cast<int64_t>(named.tensor.bytes()));
       place += static_cast<int64_t>(named.tensor.bytes());
     }
   });

@@ -41,7 +41,7 @@ bool parse_dtype(const std::string& name, DType& dtype) {
 }
 
 std::string digest_of_tensor(const Tensor& tensor) {
-  return digest_of({tensor.raw(), tensor.bytes()});
+  return digest_of({tensor.to(kCpuDevice).raw(), tensor.bytes()});
 }
 
 /// A string of fixed length that `read` fills; nullopt when the type is another.
@@ -102,8 +102,7 @@ void write_training_state(const std::filesystem::path& path,
     layout.text("meta", nlohmann::json(meta).dump());
     layout.group("tensors");
     for (const NamedTensor& named : tensors) {
-      LH_CHECK(named.tensor.is_contiguous() && named.tensor.device().is_cpu() &&
-                   named.tensor.numel() > 0 && named.name.find('/') == std::string::npos,
+      LH_CHECK(named.tensor.is_contiguous() && named.tensor.numel() > 0 && named.name.find('/') == std::string::npos,
                "[state] {}: {} can't be stored", named.name, named.tensor.str());
       const std::string name = "tensors/" + named.name;
       places.push_back(
@@ -122,7 +121,7 @@ void write_training_state(const std::filesystem::path& path,
   file.write_at(0, structure.data(), structure_end);
   file.resize(file_bytes);
   for (size_t i = 0; i < tensors.size(); ++i)
-    file.write_at(places[i], tensors[i].tensor.raw(),
+    file.write_at(places[i], tensors[i].tensor.to(kCpuDevice).raw(),
                   static_cast<int64_t>(tensors[i].tensor.bytes()));
   write_state_seal(file, structure_end);
 }
@@ -213,7 +212,14 @@ void TrainingStateFile::restore(const std::vector<NamedTensor>& targets) const {
   }
   for (const NamedTensor& target : targets) {
     const Entry& entry = entries_.at(target.name);
-    file_.read_at(entry.begin, target.tensor.raw(), entry.bytes);
+    Tensor into = target.tensor;
+    if (into.device().is_cpu()) {
+      file_.read_at(entry.begin, into.raw(), entry.bytes);
+    } else {
+      const Tensor host = Tensor::empty(into.shape(), into.dtype());
+      file_.read_at(entry.begin, host.raw(), entry.bytes);
+      into.copy_bytes_from(host);
+    }
   }
 }
 

@@ -2,18 +2,12 @@
 
 #include <algorithm>
 
-#include "backend/elementwise.h"
-
 namespace lh {
 namespace {
 
 Tensor on_device(const std::vector<int32_t>& values, Device device) {
   const MemoryScope scope(MemoryOwner::kData);
-  Tensor host = Tensor::from(values, {static_cast<int64_t>(values.size())});
-  if (device.is_cpu()) return host;
-  Tensor placed = Tensor::empty(host.shape(), host.dtype(), device);
-  LH_DISPATCH(device, "positions", copy(host, placed));
-  return placed;
+  return Tensor::from(values, {static_cast<int64_t>(values.size())}).to(device);
 }
 
 }  // namespace

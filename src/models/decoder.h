@@ -60,6 +60,7 @@ class Decoder {
   /// Forward arithmetic of a step (multiply-adds counted twice), head included, embeddings not.
   double forward_flops(const SequenceLayout& layout) const;
 
+  Device device() const { return store_.device(); }
   ParameterStore& parameters() { return store_; }
   const ParameterStore& parameters() const { return store_; }
   const ModelConfig& config() const { return config_; }

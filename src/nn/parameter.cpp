@@ -43,11 +43,7 @@ Parameter& ParameterStore::create(std::string name, const Shape& shape, Paramete
   if (init.kind == Init::Kind::kConstant) LH_DISPATCH(kCpuDevice, "init", fill(host, init.value));
   else if (wide) fill_normal<double>(host, init.value, seed_, stream);
   else fill_normal<float>(host, init.value, seed_, stream);
-  parameter->master = host;
-  if (!device_.is_cpu()) {
-    parameter->master = Tensor::empty(shape, host.dtype(), device_);
-    LH_DISPATCH(device_, "init", copy(host, parameter->master));
-  }
+  parameter->master = host.to(device_);
   parameter->variable = Variable::leaf(
       compute_ == DType::kBF16 ? Tensor::empty(shape, compute_, device_) : parameter->master);
   parameter->refresh_compute_copy();

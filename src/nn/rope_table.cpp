@@ -100,10 +100,7 @@ Tensor make_table(const ModelConfig& model, const Frequencies& frequencies, DTyp
   if (dtype == DType::kF64 && device.is_cpu()) return table;
   Tensor converted = Tensor::empty(table.shape(), dtype);
   LH_DISPATCH(kCpuDevice, "rope_table", copy(table, converted));
-  if (device.is_cpu()) return converted;
-  Tensor placed = Tensor::empty(table.shape(), dtype, device);
-  LH_DISPATCH(device, "rope_table", copy(converted, placed));
-  return placed;
+  return converted.to(device);
 }
 
 }  // namespace

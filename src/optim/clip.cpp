@@ -8,7 +8,7 @@
 namespace lh {
 
 double global_grad_norm(const ParameterStore& store) {
-  Tensor sum = Tensor::zeros({1}, DType::kF64);
+  Tensor sum = Tensor::zeros({1}, DType::kF64, store.device());
   for (const auto& parameter : store.all()) {
     const Tensor gradient = parameter->variable.grad();
     if (gradient.defined())
@@ -22,7 +22,7 @@ double clip_factor(double clip_norm, double norm) {
 }
 
 std::optional<std::string> first_non_finite_gradient(const ParameterStore& store) {
-  Tensor count = Tensor::empty({1}, DType::kI64);
+  Tensor count = Tensor::empty({1}, DType::kI64, store.device());
   for (const auto& parameter : store.all()) {
     const Tensor gradient = parameter->variable.grad();
     if (!gradient.defined()) continue;

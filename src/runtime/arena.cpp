@@ -4,14 +4,12 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <map>
 #include <mutex>
-#include <set>
-#include <utility>
 
 #include "base/error.h"
 #include "base/math.h"
 #include "base/text.h"
+#include "runtime/best_fit.h"
 #include "runtime/memory_counters.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -26,39 +24,20 @@
 namespace lh {
 namespace {
 
-/// Best-fit allocator over one reserved address range; free neighbours merge.
+/// Reserved addresses handed out by best fit.
 class Arena {
  public:
   /// nullptr when neither the range nor the system has room.
   void* allocate(size_t bytes) {
     const std::lock_guard lock(mutex_);
     if (base_ == nullptr && !reserve()) return nullptr;
-    auto fit = by_size_.lower_bound({bytes, 0});
-    if (fit == by_size_.end()) return nullptr;
-    const auto [size, offset] = *fit;
-    erase(offset, size);
-    if (size > bytes) insert(offset + bytes, size - bytes);
-    return base_ + offset;
+    const auto offset = blocks_.allocate(bytes);
+    return offset ? base_ + *offset : nullptr;
   }
 
   void release(void* pointer, size_t bytes) {
     const std::lock_guard lock(mutex_);
-    size_t offset = static_cast<size_t>(static_cast<char*>(pointer) - base_);
-    auto next = by_offset_.lower_bound(offset);
-    if (next != by_offset_.end() && next->first == offset + bytes) {
-      bytes += next->second;
-      const auto [next_offset, next_size] = *next++;
-      erase(next_offset, next_size);
-    }
-    if (next != by_offset_.begin()) {
-      const auto [prev_offset, prev_size] = *std::prev(next);
-      if (prev_offset + prev_size == offset) {
-        erase(prev_offset, prev_size);
-        offset = prev_offset;
-        bytes += prev_size;
-      }
-    }
-    insert(offset, bytes);
+    blocks_.release(static_cast<size_t>(static_cast<char*>(pointer) - base_), bytes);
   }
 
  private:
@@ -74,7 +53,7 @@ class Arena {
       if (range != MAP_FAILED) {
         madvise(range, size, MADV_HUGEPAGE);
         base_ = static_cast<char*>(range);
-        insert(0, size);
+        blocks_.release(0, size);
         return true;
       }
       if (size == kHuge) break;
@@ -82,20 +61,10 @@ class Arena {
     return false;
   }
 
-  void insert(size_t offset, size_t size) {
-    by_offset_.emplace(offset, size);
-    by_size_.emplace(size, offset);
-  }
-  void erase(size_t offset, size_t size) {
-    by_offset_.erase(offset);
-    by_size_.erase({size, offset});
-  }
-
   static constexpr int64_t kHuge = int64_t{2} << 20;
   std::mutex mutex_;
   char* base_ = nullptr;
-  std::map<size_t, size_t> by_offset_;           // free blocks: offset -> size
-  std::set<std::pair<size_t, size_t>> by_size_;  // the same: (size, offset), lowest address first
+  BestFit blocks_;
 };
 
 [[maybe_unused]] Arena& arena() {
@@ -120,7 +89,7 @@ void* cpu_allocate(size_t bytes, MemoryOwner owner) {
   if (pointer == nullptr)
     fail("out of memory: {} requested for {}\n{}", format_bytes(static_cast<double>(bytes)),
          memory_owner_name(owner), memory_report().table());
-  count_allocation(owner, static_cast<int64_t>(bytes));
+  count_allocation(DeviceKind::kCpu, owner, static_cast<int64_t>(bytes));
   return pointer;
 }
 
@@ -130,7 +99,7 @@ void cpu_free(void* pointer, size_t bytes, MemoryOwner owner) noexcept {
 #else
   arena().release(pointer, padded(bytes));
 #endif
-  count_allocation(owner, -static_cast<int64_t>(bytes));
+  count_allocation(DeviceKind::kCpu, owner, -static_cast<int64_t>(bytes));
 }
 
 }  // namespace lh

@@ -12,7 +12,11 @@ namespace {
 
 thread_local MemoryOwner t_owner = MemoryOwner::kActivations;
 std::mutex g_mutex;
-MemoryReport g_report;
+std::array<MemoryReport, 2> g_reports;  // by DeviceKind
+
+MemoryReport& report_of(DeviceKind kind) {
+  return g_reports[static_cast<size_t>(kind)];
+}
 
 }  // namespace
 
@@ -33,25 +37,27 @@ MemoryOwner current_memory_owner() {
   return t_owner;
 }
 
-void count_allocation(MemoryOwner owner, int64_t bytes) {
+void count_allocation(DeviceKind kind, MemoryOwner owner, int64_t bytes) {
   const std::lock_guard lock(g_mutex);
-  g_report.now[static_cast<size_t>(owner)] += bytes;
-  g_report.total_now += bytes;
-  if (g_report.total_now > g_report.total_peak) {
-    g_report.total_peak = g_report.total_now;
-    g_report.at_peak = g_report.now;
+  MemoryReport& report = report_of(kind);
+  report.now[static_cast<size_t>(owner)] += bytes;
+  report.total_now += bytes;
+  if (report.total_now > report.total_peak) {
+    report.total_peak = report.total_now;
+    report.at_peak = report.now;
   }
 }
 
-MemoryReport memory_report() {
+MemoryReport memory_report(DeviceKind kind) {
   const std::lock_guard lock(g_mutex);
-  return g_report;
+  return report_of(kind);
 }
 
-void reset_memory_peak() {
+void reset_memory_peak(DeviceKind kind) {
   const std::lock_guard lock(g_mutex);
-  g_report.total_peak = g_report.total_now;
-  g_report.at_peak = g_report.now;
+  MemoryReport& report = report_of(kind);
+  report.total_peak = report.total_now;
+  report.at_peak = report.now;
 }
 
 std::string MemoryReport::table() const {

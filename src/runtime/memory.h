@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include "runtime/device.h"
+
 namespace lh {
 
 enum class MemoryOwner : uint8_t { kWeights, kGradients, kOptimizer, kActivations, kData, kCache };
@@ -38,9 +40,9 @@ struct MemoryReport {
   std::string table() const;
 };
 
-MemoryReport memory_report();
+MemoryReport memory_report(DeviceKind kind = DeviceKind::kCpu);
 
 /// Forgets the peak: it restarts from what is live now.
-void reset_memory_peak();
+void reset_memory_peak(DeviceKind kind = DeviceKind::kCpu);
 
 }  // namespace lh

@@ -3,11 +3,12 @@
 
 #include <cstdint>
 
+#include "runtime/device.h"
 #include "runtime/memory.h"
 
 namespace lh {
 
-/// Adds `bytes` (negative when freed) to the owner's live bytes.
-void count_allocation(MemoryOwner owner, int64_t bytes);
+/// Adds `bytes` (negative when freed) to the owner's live bytes on that kind of device.
+void count_allocation(DeviceKind kind, MemoryOwner owner, int64_t bytes);
 
 }  // namespace lh

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "runtime/arena.h"
+#include "runtime/gpu.h"
 
 namespace lh {
 namespace {
@@ -28,12 +29,14 @@ std::string Shape::str() const {
 
 Storage::Storage(size_t bytes, Device device, MemoryOwner owner)
     : bytes_(bytes), device_(device), owner_(owner) {
-  LH_CHECK(device.is_cpu(), "this build has no {} device", device.str());
-  data_ = static_cast<char*>(cpu_allocate(bytes, owner));
+  if (device.is_cpu()) data_ = static_cast<char*>(cpu_allocate(bytes, owner));
+  else if constexpr (kWithCuda) data_ = static_cast<char*>(gpu::allocate(device, bytes, owner));
+  else fail("this build has no CUDA backend, so there is no {}", device.str());
 }
 
 Storage::~Storage() {
-  cpu_free(data_, bytes_, owner_);
+  if (device_.is_cpu()) cpu_free(data_, bytes_, owner_);
+  else if constexpr (kWithCuda) gpu::release(device_, data_, bytes_, owner_);
 }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
@@ -55,7 +58,8 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   Tensor result = empty(shape, dtype, device);
-  std::memset(result.raw(), 0, result.bytes());
+  if (device.is_cpu()) std::memset(result.raw(), 0, result.bytes());
+  else if constexpr (kWithCuda) gpu::fill_bytes(device, result.raw(), 0, result.bytes());
   return result;
 }
 
@@ -69,8 +73,8 @@ bool Tensor::is_contiguous() const {
 }
 
 double Tensor::item() const {
-  LH_CHECK(numel() == 1 && device().is_cpu(), "[item] expected one value on the cpu, got {}",
-           str());
+  LH_CHECK(numel() == 1, "[item] expected one value, got {}", str());
+  if (!device().is_cpu()) return to(kCpuDevice).item();
   switch (dtype_) {
     case DType::kF32:
       return *data<float>();
@@ -86,6 +90,27 @@ double Tensor::item() const {
       return *data<uint8_t>();
   }
   return 0;
+}
+
+Tensor Tensor::to(Device target) const {
+  if (device() == target) return *this;
+  Tensor result = empty(shape_, dtype_, target);
+  result.copy_bytes_from(*this);
+  return result;
+}
+
+void Tensor::copy_bytes_from(const Tensor& source) {
+  LH_CHECK(is_contiguous() && source.is_contiguous() && shape_ == source.shape_ &&
+               dtype_ == source.dtype_ && (device().is_cpu() || source.device().is_cpu()),
+           "[copy] expected contiguous tensors of one shape and dtype, one of them on the cpu, got "
+           "{} and {}",
+           source.str(), str());
+  if (device().is_cpu() && source.device().is_cpu()) {
+    std::memcpy(raw(), source.raw(), bytes());
+  } else if constexpr (kWithCuda) {
+    if (source.device().is_cpu()) gpu::copy_in(device(), raw(), source.raw(), bytes());
+    else gpu::copy_out(source.device(), raw(), source.raw(), bytes());
+  }
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {

@@ -88,8 +88,14 @@ class Tensor {
     check_host_contiguous();
     return {data<T>(), static_cast<size_t>(numel())};
   }
-  /// The single value of a one-element CPU tensor, converted to double.
+  /// The single value of a one-element tensor, converted to double; waits for the device.
   double item() const;
+
+  /// The same values on another device; itself when it is there already. A copy to the host waits
+  /// for the device. Needs a contiguous tensor.
+  Tensor to(Device target) const;
+  /// Copies the bytes of a contiguous tensor of the same shape and dtype, one of the two on the host.
+  void copy_bytes_from(const Tensor& source);
 
   // Views. All share storage.
   /// Same elements, other shape; one size may be -1. Needs a contiguous tensor.

@@ -12,11 +12,12 @@ struct BatchTensors {
   Tensor targets;  // [N] i32, -1 where there is none
   SequenceLayout layout;
 
-  static BatchTensors from(const Batch& batch) {
+  static BatchTensors from(const Batch& batch, Device device = kCpuDevice) {
     const MemoryScope scope(MemoryOwner::kData);
     const auto rows = static_cast<int64_t>(batch.tokens.size());
-    return {Tensor::from(batch.tokens, {rows}), Tensor::from(batch.targets, {rows}),
-            SequenceLayout::packed(batch.segment_offsets)};
+    return {Tensor::from(batch.tokens, {rows}).to(device),
+            Tensor::from(batch.targets, {rows}).to(device),
+            SequenceLayout::packed(batch.segment_offsets, device)};
   }
 };
 

@@ -32,9 +32,9 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
     }
     const Batch batch =
         batches.make_batch(first, std::min(sequences, batches.sequences() - first));
-    const BatchTensors tensors = BatchTensors::from(batch);
+    const BatchTensors tensors = BatchTensors::from(batch, model.device());
     const Tensor losses =
-        model.loss(tensors.tokens, tensors.targets, tensors.layout).losses;
+        model.loss(tensors.tokens, tensors.targets, tensors.layout).losses.to(kCpuDevice);
     const auto values = losses.span<float>();
     for (size_t i = 0; i < values.size(); ++i) {
       if (batch.targets[i] < 0) continue;

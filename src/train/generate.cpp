@@ -27,9 +27,9 @@ GenerateResult generate(const Decoder& model, const Tokenizer& tokenizer, const 
   Philox random(options.seed);
   StreamDecoder text(tokenizer);
   Timer timer;
-  Tensor input = Tensor::from(tokens, {result.prompt_tokens});
+  Tensor input = Tensor::from(tokens, {result.prompt_tokens}).to(model.device());
   for (int64_t made = 0; made < options.max_tokens; ++made) {
-    const Tensor logits = model.next_logits(input, cache);
+    const Tensor logits = model.next_logits(input, cache).to(kCpuDevice);
     if (made == 0) {
       result.prompt_seconds = timer.seconds();
       timer.restart();
@@ -39,7 +39,7 @@ GenerateResult generate(const Decoder& model, const Tokenizer& tokenizer, const 
     result.decode_seconds = timer.seconds();
     if (options.stop_at_end_of_text && tokenizer.end_of_text() == next) break;
     if (!on_text(text.push(next))) return result;
-    input = Tensor::from(std::vector<TokenId>{next}, {1});
+    input = Tensor::from(std::vector<TokenId>{next}, {1}).to(model.device());
   }
   on_text(text.finish());
   return result;

@@ -30,8 +30,9 @@ bool replay(const fs::path& bundle, const std::function<void(const std::string&)
   use_threads(recipe.run.threads);
   const auto tokenizer =
       parse_tokenizer(read_file(bundle / "tokenizer.json"), (bundle / "tokenizer.json").string());
-  Decoder model(resolve_model(recipe, *tokenizer), resolve_compute(recipe.precision),
-                static_cast<uint64_t>(recipe.run.seed));
+  const Device device = resolve_device(recipe.run.device);
+  Decoder model(resolve_model(recipe, *tokenizer), resolve_compute(recipe.precision, device),
+                static_cast<uint64_t>(recipe.run.seed), device);
   const auto optimizer = make_optimizer(recipe.optim, model.parameters());
   const TrainingBatches data = open_training_data(recipe, *tokenizer);
   const RunProgress progress = read_run_files(bundle, {recipe, *tokenizer, data, model, *optimizer});
@@ -39,7 +40,7 @@ bool replay(const fs::path& bundle, const std::function<void(const std::string&)
 
   int64_t ops = 0;
   std::string first_bad;
-  Tensor count = Tensor::empty({1}, DType::kI64);
+  Tensor count = Tensor::empty({1}, DType::kI64, model.device());
   set_op_observer([&](const char* name, const Tensor& tensor) {
     ++ops;
     if (!first_bad.empty() || !is_floating(tensor.dtype())) return;

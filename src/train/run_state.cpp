@@ -4,13 +4,29 @@
 
 #include <cstdlib>
 
+#include "base/log.h"
 #include "runtime/cpu_info.h"
+#include "runtime/gpu.h"
 
 namespace lh {
 
-DType resolve_compute(const PrecisionConfig& precision) {
+Device resolve_device(const std::string& wanted) {
+  if (wanted == "cpu") return kCpuDevice;
+  constexpr Device kFirst{DeviceKind::kCuda, 0};
+  std::string reason = "this build has only the CPU backend";
+  if constexpr (kWithCuda) {
+    if (gpu::device_count() > 0) return kFirst;
+    reason = gpu::unavailable_reason();
+  }
+  if (wanted == "cuda") fail<ConfigError>("run.device: cuda was asked for, but {}", reason);
+  if constexpr (kWithCuda) log_info("[device] no CUDA device ({}): computing on the CPU", reason);
+  return kCpuDevice;
+}
+
+DType resolve_compute(const PrecisionConfig& precision, Device device) {
   if (precision.compute == "bf16") return DType::kBF16;
   if (precision.compute == "fp32") return DType::kF32;
+  if (!device.is_cpu()) return DType::kBF16;
   return cpu_info().amx_bf16 || cpu_info().avx512_bf16 ? DType::kBF16 : DType::kF32;
 }
 

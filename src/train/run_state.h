@@ -19,8 +19,12 @@ struct RunProgress {
   int64_t evaluated_step = -1;  // of the last finished evaluation: a stopped one is made up for
 };
 
-/// bf16 or f32: what the recipe's precision.compute means on this machine.
-DType resolve_compute(const PrecisionConfig& precision);
+/// run.device: auto is the first CUDA device if there is one, else the CPU. ConfigError when cuda is
+/// asked for and can't be had.
+Device resolve_device(const std::string& wanted);
+
+/// bf16 or f32: what the recipe's precision.compute means on this device.
+DType resolve_compute(const PrecisionConfig& precision, Device device);
 
 /// The recipe's model with vocab_size filled in from the tokenizer. ConfigError when the recipe
 /// gives a smaller one than the tokenizer needs.

@@ -119,8 +119,10 @@ LoadedModel load_model(const fs::path& path) {
   loaded.recipe = load_recipe(loaded.checkpoint / "recipe.yaml");
   const fs::path tokenizer = loaded.checkpoint / "tokenizer.json";
   loaded.tokenizer = parse_tokenizer(read_file(tokenizer), tokenizer.string());
+  const Device device = resolve_device(loaded.recipe.run.device);
   loaded.model = std::make_unique<Decoder>(resolve_model(loaded.recipe, *loaded.tokenizer),
-                                           resolve_compute(loaded.recipe.precision), 0);
+                                           resolve_compute(loaded.recipe.precision, device), 0,
+                                           device);
   SafetensorsFile(loaded.checkpoint / "model.safetensors").restore(weights(*loaded.model));
   for (const auto& parameter : loaded.model->parameters().all()) parameter->refresh_compute_copy();
   return loaded;

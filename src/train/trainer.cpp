@@ -55,9 +55,10 @@ class Run {
         tokenizer_(make_tokenizer(recipe.data.tokenizer)),
         train_data_(open_training_data(recipe, *tokenizer_)),
         valid_data_(open_valid_data(recipe, *tokenizer_)),
-        compute_(resolve_compute(recipe.precision)),
+        device_(resolve_device(recipe.run.device)),
+        compute_(resolve_compute(recipe.precision, device_)),
         model_(resolve_model(recipe, *tokenizer_), compute_,
-               static_cast<uint64_t>(recipe.run.seed)),
+               static_cast<uint64_t>(recipe.run.seed), device_),
         optimizer_(make_optimizer(recipe.optim, model_.parameters())) {
     const fs::path folder = recipe_.checkpoint_folder();
     if (resume) {
@@ -73,12 +74,12 @@ class Run {
                         folder.string());
     }
     metrics_ = std::make_unique<MetricsFile>(recipe_.metrics_path(), progress_.step);
-    log_info("[model] {} parameters, {} layers, computing in {}",
+    log_info("[model] {} parameters, {} layers, computing in {} on {}",
              format_count(static_cast<double>(model_.parameters().count())),
-             model_.config().num_layers, dtype_name(compute_));
-    log_info("{}", memory_report().table());
-    peak_ = measure_matmul_peak(compute_);
-    reset_memory_peak();
+             model_.config().num_layers, dtype_name(compute_), device_.str());
+    log_info("{}", memory_report(device_.kind).table());
+    peak_ = measure_matmul_peak(compute_, device_);
+    reset_memory_peak(device_.kind);
   }
 
   TrainSummary run() {
@@ -121,7 +122,7 @@ class Run {
     if (done && recipe_.eval.sample_tokens > 0 && stop_signal() == 0) sample_now();
     if (saved_step != progress_.step) summary.checkpoint = save();
     summary.step = progress_.step;
-    log_info("{}", memory_report().table());
+    log_info("{}", memory_report(device_.kind).table());
     return summary;
   }
 
@@ -172,7 +173,7 @@ class Run {
     metrics.tokens_per_second = throughput_.tokens_per_second();
     metrics.peak_share = throughput_.flops_per_second() / peak_;
     metrics.data_wait_seconds = prefetcher.waited_seconds() - waited_before;
-    metrics.memory_bytes = memory_report().total_peak;
+    metrics.memory_bytes = memory_report(device_.kind).total_peak;
     metrics.eta_seconds = static_cast<double>(metrics.steps - metrics.step) *
                           static_cast<double>(recipe_.schedule.batch_tokens) /
                           metrics.tokens_per_second;
@@ -242,6 +243,7 @@ class Run {
   std::unique_ptr<Tokenizer> tokenizer_;
   TrainingBatches train_data_;
   std::unique_ptr<EvaluationBatches> valid_data_;
+  Device device_;
   DType compute_;
   Decoder model_;
   std::unique_ptr<Optimizer> optimizer_;
@@ -255,8 +257,6 @@ class Run {
 }  // namespace
 
 TrainSummary train(const Recipe& recipe, bool resume, const TrainEvents& events) {
-  if (recipe.run.device == "cuda")
-    fail<ConfigError>("run.device: cuda was asked for, but this build has only the CPU backend");
   use_threads(recipe.run.threads);
   return Run(recipe, resume, events).run();
 }

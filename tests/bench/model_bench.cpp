@@ -91,7 +91,7 @@ std::vector<int32_t> random_tokens(int64_t count) {
 }
 
 void train(DType dtype, int steps, bool recompute) {
-  const double peak = measure_matmul_peak(dtype);
+  const double peak = measure_matmul_peak(dtype, kCpuDevice);
   Recipe recipe;
   recipe.optim.learning_rate = 3e-4;
   recipe.precision.recompute = recompute ? "block" : "none";

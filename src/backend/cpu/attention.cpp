@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "backend/cpu/attention_internal.h"
-#include "backend/cpu/operands.h"
+#include "backend/operands.h"
 #include "backend/cpu/simd/attention_bf16.h"
 #include "backend/cpu/simd/attention_tiles.h"
 

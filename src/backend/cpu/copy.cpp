@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "backend/cpu/operands.h"
+#include "backend/operands.h"
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/simd/elementwise.h"
 #include "backend/elementwise.h"

@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <array>
 
-#include "backend/cpu/operands.h"
+#include "backend/cpu/lanes.h"
+#include "backend/operands.h"
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/simd/elementwise.h"
 

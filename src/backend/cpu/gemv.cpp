@@ -2,7 +2,8 @@
 // blocked matrix product does not do at full speed.
 #include <vector>
 
-#include "backend/cpu/operands.h"
+#include "backend/cpu/lanes.h"
+#include "backend/operands.h"
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/simd/elementwise.h"
 #include "backend/cpu/simd/gemv.h"

@@ -6,7 +6,8 @@
 #include <cmath>
 #include <type_traits>
 
-#include "backend/cpu/operands.h"
+#include "backend/cpu/lanes.h"
+#include "backend/operands.h"
 #include "backend/cpu/simd/elementwise.h"
 #include "backend/cpu/simd/loss.h"
 #include "backend/matmul.h"

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "backend/elementwise.h"
+#include "backend/operands.h"
 #include "runtime/cpu_info.h"
 
 #ifdef LH_WITH_ONEDNN
@@ -19,14 +20,11 @@ namespace {
 /// op(x) of a rank-2 tensor: logical sizes and strides after the transpose.
 struct Operand {
   int64_t rows, cols, row_stride, col_stride;
-  Operand(const Tensor& t, bool transpose, const char* name)
+  Operand(const Tensor& t, bool transpose)
       : rows(t.size(transpose ? 1 : 0)),
         cols(t.size(transpose ? 0 : 1)),
         row_stride(t.strides()[transpose ? 1 : 0]),
-        col_stride(t.strides()[transpose ? 0 : 1]) {
-    LH_CHECK(t.strides()[1] == 1 || t.size(1) == 1, "[gemm] {}: inner stride must be 1, got {}",
-             name, t.strides().str());
-  }
+        col_stride(t.strides()[transpose ? 0 : 1]) {}
 };
 
 template <typename T>
@@ -149,23 +147,14 @@ void onednn_gemm(const Operand& a, const void* a_data, const Operand& b, const v
 
 void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
           bool accumulate) {
-  if (a.rank() != 2 || b.rank() != 2)
-    fail<ShapeError>("[gemm] expected matrices, got {} and {}", a.str(), b.str());
-  const Operand left(a, trans_a, "a"), right(b, trans_b, "b");
-  if (left.cols != right.rows || a.dtype() != b.dtype())
-    fail<ShapeError>("[gemm] a {}{} and b {}{} do not fit", a.str(), trans_a ? " transposed" : "",
-                     b.str(), trans_b ? " transposed" : "");
-  check_shape(c, {left.rows, right.cols}, "gemm", "c");
-  if (c.dtype() != a.dtype() && !(a.dtype() == DType::kBF16 && c.dtype() == DType::kF32))
-    fail<ShapeError>("[gemm] c: expected {}{}, got {}", dtype_name(a.dtype()),
-                     a.dtype() == DType::kBF16 ? " or f32" : "", c.str());
-  LH_CHECK(c.strides()[1] == 1 || c.size(1) == 1, "[gemm] c: inner stride must be 1");
+  const GemmSize size = check_gemm(a, trans_a, b, trans_b, c);
   if (c.numel() == 0) return;
-  if (left.cols == 0) {
+  if (size.k == 0) {
     if (!accumulate) fill(c, 0);
     return;
   }
 #ifdef LH_WITH_ONEDNN
+  const Operand left(a, trans_a), right(b, trans_b);
   const bool native_bf16 = cpu_info().avx512_bf16 || cpu_info().amx_bf16;
   if (a.dtype() == DType::kF32 || (a.dtype() == DType::kBF16 && native_bf16))
     return onednn_gemm(left, a.raw(), right, b.raw(), c, a.dtype(), accumulate);
@@ -175,7 +164,7 @@ void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& 
     Tensor wide_c = c.dtype() == DType::kF32 ? c
                     : accumulate             ? as_f32(c)
                                              : Tensor::empty(c.shape(), DType::kF32);
-    onednn_gemm(Operand(wide_a, trans_a, "a"), wide_a.raw(), Operand(wide_b, trans_b, "b"),
+    onednn_gemm(Operand(wide_a, trans_a), wide_a.raw(), Operand(wide_b, trans_b),
                 wide_b.raw(), wide_c, DType::kF32, accumulate);
     if (c.dtype() == DType::kBF16) copy(wide_c, c);
     return;

@@ -2,7 +2,8 @@
 // order, so that it does not depend on the number of threads.
 #include "backend/norm.h"
 
-#include "backend/cpu/operands.h"
+#include "backend/cpu/lanes.h"
+#include "backend/operands.h"
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/simd/elementwise.h"
 #include "backend/cpu/simd/norm.h"

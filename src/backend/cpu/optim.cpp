@@ -3,7 +3,8 @@
 
 #include <cmath>
 
-#include "backend/cpu/operands.h"
+#include "backend/cpu/lanes.h"
+#include "backend/operands.h"
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/simd/optim.h"
 

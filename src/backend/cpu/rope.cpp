@@ -1,7 +1,8 @@
 // Rotary position embedding: one task per run of tokens.
 #include "backend/rope.h"
 
-#include "backend/cpu/operands.h"
+#include "backend/cpu/lanes.h"
+#include "backend/operands.h"
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/simd/rope.h"
 #include "backend/elementwise.h"

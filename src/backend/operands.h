@@ -1,24 +1,13 @@
-// Views of tensors for the kernels of this folder, and the checks a kernel needs before it touches
-// memory. Messages name the operation and the operand.
+// The checks an operation needs before it touches memory, the same on every device. Messages name
+// the operation and the operand.
 #pragma once
 
 #include <string_view>
-#include <type_traits>
 
 #include "base/error.h"
 #include "tensor/tensor.h"
 
-namespace lh::cpu {
-
-/// Pointer for simd kernels, which see a bfloat16 as its 16 bits.
-template <typename T>
-auto* lanes(const Tensor& t) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    return reinterpret_cast<uint16_t*>(t.data<bf16>());
-  } else {
-    return t.data<T>();
-  }
-}
+namespace lh {
 
 inline void check_contiguous(const Tensor& t, std::string_view op, std::string_view name) {
   if (!t.is_contiguous()) fail<ShapeError>("[{}] {}: expected a contiguous tensor, got a view of {}", op, name, t.str());
@@ -57,4 +46,10 @@ struct RowView {
 /// throws when the strides don't allow it.
 RowView row_view(const Tensor& t, int first_inner, std::string_view op, std::string_view name);
 
-}  // namespace lh::cpu
+/// Logical sizes of a product, checked as backend/matmul.h demands.
+struct GemmSize {
+  int64_t m = 0, n = 0, k = 0;
+};
+GemmSize check_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, const Tensor& c);
+
+}  // namespace lh

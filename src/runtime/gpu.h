@@ -1,0 +1,49 @@
+// CUDA devices as the engine uses them: one stream that all work of a device is ordered on, and one
+// memory arena. Only CUDA builds link these functions; they throw Error with CUDA's own words.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "runtime/device.h"
+#include "runtime/memory.h"
+
+struct CUstream_st;  // what cudaStream_t points to
+
+namespace lh::gpu {
+
+using Stream = CUstream_st*;
+
+/// Usable devices. 0 without a driver or a device, and unavailable_reason() says which.
+int device_count();
+const std::string& unavailable_reason();
+
+struct DeviceInfo {
+  std::string name;
+  int capability = 0;  // 90 for compute capability 9.0
+  int multiprocessors = 0;
+  int64_t memory_bytes = 0;
+};
+DeviceInfo device_info(Device device);
+
+/// The stream of all kernels and copies of this device.
+Stream stream(Device device);
+
+inline constexpr size_t kAlignment = 512;  // of every allocation
+
+/// Not initialised, charged to `owner`. A freed block is handed out again at once, which is safe
+/// because its next user comes later on the same stream. Throws Error with the table of owners and
+/// the largest live blocks when the device is full.
+void* allocate(Device device, size_t bytes, MemoryOwner owner);
+void release(Device device, void* pointer, size_t bytes, MemoryOwner owner) noexcept;
+
+/// Host to device, in stream order. `host` may be changed on return; waits only when the pinned
+/// staging memory is full of unfinished copies.
+void copy_in(Device device, void* to, const void* host, size_t bytes);
+/// Device to host; waits for all earlier work and for the copy.
+void copy_out(Device device, void* host, const void* from, size_t bytes);
+void fill_bytes(Device device, void* to, int value, size_t bytes);
+void synchronize(Device device);
+
+}  // namespace lh::gpu

@@ -1,0 +1,97 @@
+// Device memory by best fit in one range of addresses per device. Memory is put behind the range
+// from its front as blocks reach further, so nothing fragments between segments and addresses repeat from step to step.
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "runtime/best_fit.h"
+#include "runtime/gpu.h"
+#include "runtime/gpu_driver.h"
+#include "runtime/memory_counters.h"
+
+namespace lh::gpu {
+namespace {
+
+struct Block {
+  size_t bytes;
+  MemoryOwner owner;
+};
+
+class Arena {
+ public:
+  void* allocate(Device device, size_t bytes, MemoryOwner owner) {
+    const std::lock_guard lock(mutex_);
+    if (range_.base == nullptr) {
+      range_ = reserve_addresses(device);
+      free_.release(0, range_.bytes);
+    }
+    const size_t padded = std::max((bytes + kAlignment - 1) / kAlignment, size_t{1}) * kAlignment;
+    const auto offset = free_.allocate(padded);
+    if (!offset) return nullptr;
+    if (*offset + padded > committed_)
+      committed_ = commit(device, range_, committed_, *offset + padded);
+    if (*offset + padded > committed_) {
+      free_.release(*offset, padded);
+      return nullptr;
+    }
+    live_[*offset] = {padded, owner};
+    return range_.base + *offset;
+  }
+
+  void release(void* pointer) {
+    const std::lock_guard lock(mutex_);
+    const auto found = live_.find(static_cast<size_t>(static_cast<char*>(pointer) - range_.base));
+    free_.release(found->first, found->second.bytes);
+    live_.erase(found);
+  }
+
+  std::string largest() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<Block> blocks;
+    for (const auto& [offset, block] : live_) blocks.push_back(block);
+    std::sort(blocks.begin(), blocks.end(),
+              [](const Block& a, const Block& b) { return a.bytes > b.bytes; });
+    std::string text = "largest live blocks:";
+    for (size_t i = 0; i < std::min<size_t>(5, blocks.size()); ++i)
+      text += fmt::format(" {} ({})", format_bytes(static_cast<double>(blocks[i].bytes)),
+                          memory_owner_name(blocks[i].owner));
+    return text;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  AddressRange range_;
+  size_t committed_ = 0;
+  BestFit free_;
+  std::map<size_t, Block> live_;  // by offset
+};
+
+Arena& arena(Device device) {
+  static auto* arenas = new std::array<Arena, 128>;  // outlive every static tensor
+  return (*arenas)[static_cast<size_t>(device.index)];
+}
+
+}  // namespace
+
+void* allocate(Device device, size_t bytes, MemoryOwner owner) {
+  void* pointer = arena(device).allocate(device, bytes, owner);
+  if (pointer == nullptr)
+    fail("out of memory on {} ({}): {} requested for {}\n{}\n{}\nSmaller micro batches "
+         "(schedule.micro_batch_tokens) or precision.recompute: block need less",
+         device.str(), format_bytes(static_cast<double>(device_info(device).memory_bytes)),
+         format_bytes(static_cast<double>(bytes)), memory_owner_name(owner),
+         memory_report(DeviceKind::kCuda).table(), arena(device).largest());
+  count_allocation(DeviceKind::kCuda, owner, static_cast<int64_t>(bytes));
+  return pointer;
+}
+
+void release(Device device, void* pointer, size_t bytes, MemoryOwner owner) noexcept {
+  arena(device).release(pointer);
+  count_allocation(DeviceKind::kCuda, owner, -static_cast<int64_t>(bytes));
+}
+
+}  // namespace lh::gpu
