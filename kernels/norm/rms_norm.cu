@@ -1,7 +1,8 @@
 // RMSNorm (Zhang and Sennrich 2019) with fused residual addition.
 //   h = x + residual,  r = 1 / sqrt(mean(h^2) + eps),  y_i = w_i h_i r
 //   dh_i = r (w_i dy_i - h_i r^2 mean(w dy h)) + dh_add_i,  dw_i = sum over rows of dy_i h_i r
-// Tiling: a block of 256 threads per row. A thread owns the same columns in every pass, so the row
+// Tiling: rows of at most 256 (heads of QK-norm) go a warp each, in registers (rms_norm_short.h);
+//   longer ones a block of 256 threads per row. A thread owns the same columns in every pass, so the row
 //   is kept in shared memory without barriers and global memory is read once.
 // Numerics: fp32 sums in a fixed order; h is rounded to T before it is normalised, so that the
 //   backward pass sees what the forward pass saw.
@@ -11,6 +12,7 @@
 // Limits: a row (forward in T, backward in fp32) fits in 227 KiB of shared memory.
 #include "kernels/norm/rms_norm.h"
 
+#include "kernels/norm/rms_norm_short.h"
 #include "kernels/xpu/xpu.h"
 
 namespace lh::kernels {
@@ -113,15 +115,28 @@ __global__ void __launch_bounds__(kThreads) rms_norm_bwd_kernel(const RmsNormBwd
 }
 
 __global__ void __launch_bounds__(kThreads)
-    rms_norm_bwd_reduce_kernel(const float* parts, float* dweight, int blocks, int dim) {
+    rms_norm_bwd_reduce_kernel(const float* parts, float* dweight, bool accumulate, int blocks,
+                               int dim) {
   const int i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= dim) return;
   float sum = 0.0f;
   for (int b = 0; b < blocks; ++b) sum += parts[static_cast<std::size_t>(b) * dim + i];
-  dweight[i] = sum;
+  dweight[i] = accumulate ? dweight[i] + sum : sum;
 }
 
-int bwd_blocks(int rows) { return rows < kMaxBwdBlocks ? rows : kMaxBwdBlocks; }
+int bwd_blocks(int rows, int dim) {
+  const int work = dim <= short_rows::kMaxDim ? xpu::ceil_div(rows, short_rows::kWarps) : rows;
+  return work < kMaxBwdBlocks ? work : kMaxBwdBlocks;
+}
+
+/// Elements per load of a lane when a warp takes a row: at most 16 bytes, and all lanes busy.
+int short_vec(int dim, std::size_t element_bytes, bool aligned_rows) {
+  if (!aligned_rows) return 1;
+  for (int vec = 16 / static_cast<int>(element_bytes); vec > 1; vec /= 2) {
+    if (dim % vec == 0 && dim >= 32 * vec) return vec;
+  }
+  return dim % 2 == 0 ? 2 : 1;
+}
 
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
@@ -133,6 +148,19 @@ void rms_norm_fwd(const RmsNormFwdParams<T>& p, xpu::Stream stream) {
   if (p.residual && !p.h) throw xpu::Error("rms_norm_fwd: residual is given, h is not");
   if (p.rows == 0) return;
   constexpr int kVec = 16 / sizeof(T);
+  if (p.dim <= short_rows::kMaxDim) {
+    const xpu::LaunchConfig config{
+        static_cast<unsigned>(xpu::ceil_div(p.rows, short_rows::kWarps)), kThreads, 0, stream};
+    switch (short_vec(p.dim, sizeof(T), aligned(p.x) && aligned(p.residual) && aligned(p.h) &&
+                                            aligned(p.weight) && aligned(p.y))) {
+      case 8:
+        if constexpr (kVec == 8) xpu::launch<short_rows::rms_norm_fwd_short_kernel<T, 8>>(config, p);
+        return;
+      case 4: return xpu::launch<short_rows::rms_norm_fwd_short_kernel<T, 4>>(config, p);
+      case 2: return xpu::launch<short_rows::rms_norm_fwd_short_kernel<T, 2>>(config, p);
+      default: return xpu::launch<short_rows::rms_norm_fwd_short_kernel<T, 1>>(config, p);
+    }
+  }
   const xpu::LaunchConfig config{static_cast<unsigned>(p.rows), kThreads, p.dim * sizeof(T),
                                  stream};
   const bool vector = p.dim % kVec == 0 && aligned(p.x) && aligned(p.residual) && aligned(p.h) &&
@@ -151,23 +179,35 @@ void rms_norm_bwd(const RmsNormBwdParams<T>& p, xpu::Stream stream) {
                      std::to_string(p.dim));
   }
   constexpr int kVec = 16 / sizeof(T);
-  const int blocks = bwd_blocks(p.rows);
-  const xpu::LaunchConfig config{static_cast<unsigned>(blocks), kThreads, p.dim * sizeof(float),
-                                 stream};
-  const bool vector = p.dim % kVec == 0 && aligned(p.dy) && aligned(p.h) && aligned(p.weight) &&
-                      aligned(p.dh_add) && aligned(p.dh);
-  if (vector) {
-    xpu::launch<rms_norm_bwd_kernel<T, kVec>>(config, p);
+  const int blocks = bwd_blocks(p.rows, p.dim);
+  const bool whole = aligned(p.dy) && aligned(p.h) && aligned(p.weight) && aligned(p.dh_add) &&
+                     aligned(p.dh);
+  if (p.dim <= short_rows::kMaxDim) {
+    const xpu::LaunchConfig config{static_cast<unsigned>(blocks), kThreads, 0, stream};
+    switch (short_vec(p.dim, sizeof(T), whole)) {
+      case 8:
+        if constexpr (kVec == 8) xpu::launch<short_rows::rms_norm_bwd_short_kernel<T, 8>>(config, p);
+        break;
+      case 4: xpu::launch<short_rows::rms_norm_bwd_short_kernel<T, 4>>(config, p); break;
+      case 2: xpu::launch<short_rows::rms_norm_bwd_short_kernel<T, 2>>(config, p); break;
+      default: xpu::launch<short_rows::rms_norm_bwd_short_kernel<T, 1>>(config, p);
+    }
   } else {
-    xpu::launch<rms_norm_bwd_kernel<T, 1>>(config, p);
+    const xpu::LaunchConfig config{static_cast<unsigned>(blocks), kThreads, p.dim * sizeof(float),
+                                   stream};
+    if (whole && p.dim % kVec == 0) {
+      xpu::launch<rms_norm_bwd_kernel<T, kVec>>(config, p);
+    } else {
+      xpu::launch<rms_norm_bwd_kernel<T, 1>>(config, p);
+    }
   }
   xpu::launch<rms_norm_bwd_reduce_kernel>(
       {static_cast<unsigned>(xpu::ceil_div(p.dim, kThreads)), kThreads, 0, stream}, p.workspace,
-      p.dweight, blocks, p.dim);
+      p.dweight, p.accumulate_dweight, blocks, p.dim);
 }
 
 std::size_t rms_norm_bwd_workspace(int rows, int dim) {
-  return static_cast<std::size_t>(bwd_blocks(rows)) * dim;
+  return static_cast<std::size_t>(bwd_blocks(rows, dim)) * dim;
 }
 
 template void rms_norm_fwd(const RmsNormFwdParams<float>&, xpu::Stream);

@@ -25,7 +25,8 @@ struct RmsNormBwdParams {
   const float* inv_rms = nullptr;  // [rows]
   const T* dh_add = nullptr;       // [rows, dim], gradient that reaches h past the norm; or null
   T* dh = nullptr;                 // [rows, dim], gradient of x and of residual; may alias dh_add
-  float* dweight = nullptr;        // [dim], overwritten
+  float* dweight = nullptr;        // [dim]
+  bool accumulate_dweight = false;  // add to dweight; else overwrite it
   float* workspace = nullptr;      // rms_norm_bwd_workspace(rows, dim) floats
   int rows = 0, dim = 0;
 };

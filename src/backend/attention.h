@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "tensor/dispatch.h"
@@ -26,10 +27,17 @@ struct AttentionMask {
   int64_t sinks = 0;   // first tokens of a segment that stay visible beyond the window
 };
 
+/// What a backend derives from a plan and keeps with it (work items on the device).
+struct BackendState {
+  virtual ~BackendState() = default;
+};
+
+/// Unchanged once an operation has seen it.
 struct AttentionPlan {
   std::vector<AttentionSegment> segments;
   AttentionMask mask;
   double scale = 1;  // of q k^T, usually 1 / sqrt(head_dim)
+  mutable std::shared_ptr<BackendState> backend_state = nullptr;
 };
 
 }  // namespace lh

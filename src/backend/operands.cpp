@@ -30,6 +30,22 @@ RowView row_view(const Tensor& t, int first_inner, std::string_view op, std::str
   return view;
 }
 
+std::vector<CopyDim> merged_copy_dims(const Tensor& src, const Tensor& dst) {
+  std::vector<CopyDim> dims;
+  for (int i = 0; i < src.rank(); ++i) {
+    const CopyDim dim{src.size(i), src.strides()[i], dst.strides()[i]};
+    if (dim.size == 1) continue;
+    if (!dims.empty() && dims.back().src == dim.src * dim.size &&
+        dims.back().dst == dim.dst * dim.size) {
+      dims.back() = {dims.back().size * dim.size, dim.src, dim.dst};
+    } else {
+      dims.push_back(dim);
+    }
+  }
+  if (dims.empty()) dims.push_back({1, 1, 1});
+  return dims;
+}
+
 GemmSize check_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b,
                     const Tensor& c) {
   if (a.rank() != 2 || b.rank() != 2)

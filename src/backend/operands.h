@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "tensor/tensor.h"
@@ -45,6 +46,13 @@ struct RowView {
 /// Merges all leading dimensions into rows and all dimensions from `first_inner` on into columns;
 /// throws when the strides don't allow it.
 RowView row_view(const Tensor& t, int first_inner, std::string_view op, std::string_view name);
+
+/// One dimension of a copy: its size and the strides of both sides in elements.
+struct CopyDim {
+  int64_t size, src, dst;
+};
+/// Dimensions of size 1 dropped, neighbours merged where both sides allow; at least one remains.
+std::vector<CopyDim> merged_copy_dims(const Tensor& src, const Tensor& dst);
 
 /// Logical sizes of a product, checked as backend/matmul.h demands.
 struct GemmSize {

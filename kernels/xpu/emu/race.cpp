@@ -134,7 +134,7 @@ void touch(int t, const void* p, std::size_t bytes, bool is_write, const Site& s
   const auto offset = static_cast<std::size_t>(static_cast<const char*>(p) - state.window);
   if (offset >= state.bytes) return;
   const std::size_t end = std::min(state.bytes, offset + bytes);
-  for (std::size_t i = offset / 2; i < (end + 1) / 2; ++i) {
+  for (std::size_t i = offset; i < end; ++i) {
     if (is_write) {
       write(state.cells[i], p, t, site, async);
     } else {
@@ -156,7 +156,7 @@ void begin_block(int threads, const char* window, std::size_t bytes) {
   state.clocks.assign(threads, Clock(threads, 0));
   for (int i = 0; i < threads; ++i) state.clocks[i][i] = 1;
   state.fences.assign(threads, 0);
-  state.cells.assign((bytes + 1) / 2, Cell());
+  state.cells.assign(bytes, Cell());
   state.free_tables.resize(state.tables.size());
   for (std::size_t i = 0; i < state.tables.size(); ++i) state.free_tables[i] = static_cast<int>(i);
 }

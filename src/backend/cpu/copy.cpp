@@ -13,26 +13,7 @@
 namespace lh::cpu {
 namespace {
 
-struct Dim {
-  int64_t size, src, dst;  // strides in elements
-};
-
-/// Dimensions of size 1 dropped, neighbours merged; at least one remains.
-std::vector<Dim> merged_dims(const Tensor& src, const Tensor& dst) {
-  std::vector<Dim> dims;
-  for (int i = 0; i < src.rank(); ++i) {
-    const Dim dim{src.size(i), src.strides()[i], dst.strides()[i]};
-    if (dim.size == 1) continue;
-    if (!dims.empty() && dims.back().src == dim.src * dim.size &&
-        dims.back().dst == dim.dst * dim.size) {
-      dims.back() = {dims.back().size * dim.size, dim.src, dim.dst};
-    } else {
-      dims.push_back(dim);
-    }
-  }
-  if (dims.empty()) dims.push_back({1, 1, 1});
-  return dims;
-}
+using Dim = CopyDim;
 
 template <typename To, typename From>
 inline To convert_value(From value) {
@@ -130,7 +111,7 @@ void with_type(DType dtype, F&& function) {
 void copy(const Tensor& src, Tensor& dst) {
   check_shape(dst, src.shape(), "copy", "dst");
   if (src.numel() == 0) return;
-  const std::vector<Dim> dims = merged_dims(src, dst);
+  const std::vector<Dim> dims = merged_copy_dims(src, dst);
   const bool rows = dims.back().src == 1 && dims.back().dst == 1;
   with_type(src.dtype(), [&]<typename From>() {
     with_type(dst.dtype(), [&]<typename To>() {

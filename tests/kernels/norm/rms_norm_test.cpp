@@ -128,7 +128,7 @@ void backward_case(int rows, int dim, bool with_add, bool numeric) {
 
 TEST_CASE("rms norm forward equals the formula for every vector width and ragged row") {
   for_each_mode([] {
-    for (int dim : {1, 7, 64, 1003, 2048, 2052}) {
+    for (int dim : {1, 7, 64, 96, 128, 200, 256, 1003, 2048, 2052}) {
       for (bool residual : {false, true}) {
         forward_case<float>(3, dim, residual, 0);
         forward_case<bf16>(3, dim, residual, 0);
@@ -141,7 +141,7 @@ TEST_CASE("rms norm forward equals the formula for every vector width and ragged
 
 TEST_CASE("rms norm backward equals the formula") {
   for_each_mode([] {
-    for (int dim : {5, 256, 1003, 1032}) {
+    for (int dim : {5, 64, 96, 128, 256, 1003, 1032}) {
       for (bool add : {false, true}) {
         backward_case<float>(5, dim, add, false);
         backward_case<bf16>(5, dim, add, false);

@@ -1,0 +1,121 @@
+// Softmax attention: checks, the plan's work items, and the kernels of kernels/attention.
+#include "backend/attention.h"
+
+#include <cmath>
+
+#include "backend/cuda/attention_schedule.h"
+#include "backend/cuda/kernel_call.h"
+#include "backend/elementwise.h"
+#include "kernels/attention/attention.h"
+
+namespace lh::cuda {
+namespace {
+
+/// Row stride of [rows, heads, d] whose inner two dimensions are contiguous.
+int64_t row_stride(const Tensor& t, std::string_view name) {
+  check_rank(t, 3, "attention", name);
+  return row_view(t, 1, "attention", name).stride;
+}
+
+int rows_of(const Tensor& t, std::string_view name) {
+  return narrow(t.size(0), "attention", name);
+}
+
+template <typename Params>
+void set_sizes(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
+               const AttentionPlan& plan) {
+  p.heads = narrow(q.size(1), "attention", "heads");
+  p.kv_heads = narrow(k.size(1), "attention", "kv_heads");
+  p.head_dim = narrow(q.size(2), "attention", "head_dim");
+  p.value_dim = narrow(v.size(2), "attention", "value_dim");
+  p.scale = static_cast<float>(plan.scale);
+  p.mask = mask_of(plan);
+}
+
+/// Rows outside every segment are not written by the kernels.
+bool covers(const AttentionPlan& plan, int64_t query_rows, int64_t key_rows) {
+  int64_t queries = 0, keys = 0;
+  for (const AttentionSegment& s : plan.segments) {
+    queries += s.query_length;
+    keys += s.key_length;
+  }
+  return queries == query_rows && keys >= key_rows;
+}
+
+}  // namespace
+
+void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
+                       const AttentionPlan& plan, Tensor& out, Tensor& lse) {
+  check_dtype(k, q.dtype(), "attention", "k");
+  check_dtype(v, q.dtype(), "attention", "v");
+  check_dtype(out, q.dtype(), "attention", "out");
+  check_sum(lse, {q.size(0), q.size(1)}, q.dtype(), "attention", "lse");
+  if (!covers(plan, q.size(0), 0)) {
+    gpu::fill_bytes(out.device(), out.raw(), 0, out.bytes());
+    Tensor minus_infinity = lse;
+    fill(minus_infinity, -INFINITY);
+  }
+  dispatch_kernel(q.dtype(), "attention", [&]<typename T>() {
+    kernels::AttentionFwdParams<kernel_t<T>> p;
+    set_sizes(p, q, k, v, plan);
+    p.q = pointer<T>(q);
+    p.k = pointer<T>(k);
+    p.v = pointer<T>(v);
+    p.out = pointer<T>(out);
+    p.lse = pointer<float>(lse);
+    p.q_stride = row_stride(q, "q");
+    p.k_stride = row_stride(k, "k");
+    p.v_stride = row_stride(v, "v");
+    p.out_stride = row_stride(out, "out");
+    call("attention", {&q, &k, &v, &out}, [&](gpu::Stream stream) {
+      const auto tiles = kernels::attention_tiles<kernel_t<T>>(p.head_dim, p.value_dim);
+      p.schedule = schedule_of(plan, tiles.fwd, 0, q.device()).view;
+      kernels::attention_fwd(p, stream);
+    });
+  });
+}
+
+void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
+                        const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,
+                        Tensor& dq, Tensor& dk, Tensor& dv) {
+  check_like(d_out, out, "attention_backward", "d_out");
+  check_like(dq, q, "attention_backward", "dq");
+  check_like(dk, k, "attention_backward", "dk");
+  check_like(dv, v, "attention_backward", "dv");
+  for (Tensor* gradient : {&dq, &dk, &dv})
+    if (!covers(plan, q.size(0), k.size(0))) fill(*gradient, 0);
+  dispatch_kernel(q.dtype(), "attention_backward", [&]<typename T>() {
+    kernels::AttentionBwdParams<kernel_t<T>> p;
+    set_sizes(p, q, k, v, plan);
+    p.q = pointer<T>(q);
+    p.k = pointer<T>(k);
+    p.v = pointer<T>(v);
+    p.out = pointer<T>(out);
+    p.lse = pointer<float>(lse);
+    p.dout = pointer<T>(d_out);
+    p.dq = pointer<T>(dq);
+    p.dk = pointer<T>(dk);
+    p.dv = pointer<T>(dv);
+    p.q_stride = row_stride(q, "q");
+    p.k_stride = row_stride(k, "k");
+    p.v_stride = row_stride(v, "v");
+    p.out_stride = row_stride(out, "out");
+    p.dout_stride = row_stride(d_out, "d_out");
+    p.dq_stride = row_stride(dq, "dq");
+    p.dk_stride = row_stride(dk, "dk");
+    p.dv_stride = row_stride(dv, "dv");
+    p.query_rows = rows_of(q, "query rows");
+    const Tensor stats =
+        workspace(kernels::attention_bwd_workspace(p.query_rows, p.heads) * sizeof(float),
+                  q.device());
+    p.stats = reinterpret_cast<float*>(stats.raw());
+    call("attention_backward", {&q, &k, &v, &d_out}, [&](gpu::Stream stream) {
+      const auto tiles = kernels::attention_tiles<kernel_t<T>>(p.head_dim, p.value_dim);
+      p.schedule = schedule_of(plan, tiles.bwd_dq, tiles.bwd_dkv, q.device()).view;
+      kernels::attention_bwd_prepare(p, stream);
+      kernels::attention_bwd(p, stream);
+    });
+  });
+}
+
+}  // namespace lh::cuda

@@ -1,0 +1,46 @@
+// Sums over tensors on the device; results stay there.
+#include "backend/reduce.h"
+
+#include "backend/cuda/kernel_call.h"
+#include "kernels/reduce/reduce.h"
+
+namespace lh::cuda {
+namespace {
+
+void reduce(kernels::Reduction kind, const Tensor& x, Tensor& out, bool accumulate,
+            std::string_view op) {
+  check_contiguous(x, op, "x");
+  check_shape(out, {1}, op, "out");
+  check_dtype(out, DType::kF64, op, "out");
+  const Tensor parts = workspace(kernels::kReduceWorkspace * sizeof(double), x.device());
+  dispatch_kernel(x.dtype(), op, [&]<typename T>() {
+    call(op, {&x, &out}, [&](gpu::Stream stream) {
+      kernels::reduce<kernel_t<T>>(kind, pointer<T>(x), x.numel(), accumulate, out.data<double>(),
+                                   reinterpret_cast<double*>(parts.raw()), stream);
+    });
+  });
+}
+
+}  // namespace
+
+void sum_of_squares(const Tensor& x, Tensor& out, bool accumulate) {
+  reduce(kernels::Reduction::kSumOfSquares, x, out, accumulate, "sum_of_squares");
+}
+
+void sum(const Tensor& x, Tensor& out, bool accumulate) {
+  reduce(kernels::Reduction::kSum, x, out, accumulate, "sum");
+}
+
+void count_non_finite(const Tensor& x, Tensor& out) {
+  check_contiguous(x, "count_non_finite", "x");
+  check_shape(out, {1}, "count_non_finite", "out");
+  const Tensor parts = workspace(kernels::kReduceWorkspace * sizeof(double), x.device());
+  dispatch_kernel(x.dtype(), "count_non_finite", [&]<typename T>() {
+    call("count_non_finite", {&x, &out}, [&](gpu::Stream stream) {
+      kernels::count_non_finite<kernel_t<T>>(pointer<T>(x), x.numel(), out.data<int64_t>(),
+                                             reinterpret_cast<double*>(parts.raw()), stream);
+    });
+  });
+}
+
+}  // namespace lh::cuda

@@ -1,0 +1,275 @@
+// Every operation of the CUDA backend against the CPU backend on the same inputs, and both against
+// the CPU backend in fp64: the device may be twice as far from fp64 as the CPU, and a little more
+// where sums are short. Built with LH_CUDA=ON (runs where there is a device) and EMULATED.
+#include <doctest/doctest.h>
+
+#include "backend/elementwise.h"
+#include "backend/embedding.h"
+#include "backend/loss.h"
+#include "backend/matmul.h"
+#include "backend/norm.h"
+#include "backend/optim.h"
+#include "backend/reduce.h"
+#include "backend/rope.h"
+#include "runtime/gpu.h"
+#include "support/compare.h"
+
+namespace {
+
+using namespace lh;
+using namespace lh::test;
+
+constexpr Device kGpu{DeviceKind::kCuda, 0};
+constexpr DType kTypes[] = {DType::kF32, DType::kBF16};
+
+bool no_device() {
+  if (gpu::device_count() > 0) return false;
+  MESSAGE("SKIPPED: no CUDA device (" << gpu::unavailable_reason() << ")");
+  return true;
+}
+
+/// The values of a tensor in another dtype on the CPU.
+Tensor as(const Tensor& t, DType dtype) {
+  Tensor result = Tensor::empty(t.shape(), dtype);
+  cpu::copy(t, result);
+  return result;
+}
+
+/// Runs `op(inputs, outputs)` on the CPU in `dtype` and in f64 and on the device, starting from equal
+/// inputs and outputs, and compares every output. Integer inputs keep their type; outputs flagged
+/// `sum` are f32 (f64 in f64).
+struct Case {
+  std::vector<Tensor> inputs;   // floating ones in f64
+  std::vector<Tensor> outputs;  // in f64, with what they hold before
+  std::vector<bool> sums;
+
+  template <typename Cpu, typename Gpu>
+  void check(DType dtype, double slack, Cpu&& on_cpu, Gpu&& on_gpu) const {
+    const auto made = [&](DType type, Device device, std::vector<Tensor>& in,
+                          std::vector<Tensor>& out) {
+      for (const Tensor& t : inputs)
+        in.push_back((is_floating(t.dtype()) ? as(as(t, dtype), type) : t).to(device));
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        const DType kept = sums[i] ? DType::kF32 : dtype;
+        const DType target = type == DType::kF64 ? DType::kF64 : kept;
+        out.push_back(as(as(outputs[i], kept), target).to(device));
+      }
+    };
+    std::vector<Tensor> in64, out64, in, out, in_gpu, out_gpu;
+    made(DType::kF64, kCpuDevice, in64, out64);
+    made(dtype, kCpuDevice, in, out);
+    made(dtype, kGpu, in_gpu, out_gpu);
+    on_cpu(in64, out64);
+    on_cpu(in, out);
+    on_gpu(in_gpu, out_gpu);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      CAPTURE(i);
+      CAPTURE(dtype_name(dtype));
+      LH_CHECK_TWICE(out_gpu[i].to(kCpuDevice), out[i], to_doubles(out64[i]), slack);
+    }
+  }
+};
+
+Tensor normal(const Shape& shape, uint64_t seed, double scale = 1) {
+  return random_tensor(shape, DType::kF64, seed, scale);
+}
+
+// The same code for both backends; the namespaces differ.
+#define LH_BOTH(dtype, slack, call)                                               \
+  check(                                                                          \
+      dtype, slack,                                                               \
+      [&](std::vector<Tensor>& in, std::vector<Tensor>& out) {                    \
+        using namespace lh::cpu;                                                  \
+        (void)in, (void)out, call;                                                \
+      },                                                                          \
+      [&](std::vector<Tensor>& in, std::vector<Tensor>& out) {                    \
+        using namespace lh::cuda;                                                 \
+        (void)in, (void)out, call;                                                \
+      })
+
+TEST_CASE("cuda elementwise operations equal the CPU's") {
+  if (no_device()) return;
+  for (const DType dtype : kTypes) {
+    for (const Shape& shape : {Shape{7}, Shape{3, 40}}) {
+      const Tensor a = normal(shape, 1), b = normal(shape, 2), c = normal(shape, 3);
+      const Case two{{a, b}, {c}, {false}};
+      two.LH_BOTH(dtype, 1e-6, add_scaled(in[0], 0.5, in[1], -2, out[0]));
+      two.LH_BOTH(dtype, 1e-6, multiply(in[0], in[1], out[0]));
+      two.LH_BOTH(dtype, 1e-6, scale(in[0], 1.7, out[0]));
+      two.LH_BOTH(dtype, 1e-6, swiglu_forward(in[0], in[1], out[0]));
+      two.LH_BOTH(dtype, 1e-6, sigmoid_gate_forward(in[0], in[1], out[0]));
+      const Case three{{a, b, c}, {a, b}, {false, false}};
+      three.LH_BOTH(dtype, 1e-6, swiglu_backward(in[0], in[1], in[2], out[0], out[1]));
+      three.LH_BOTH(dtype, 1e-6, sigmoid_gate_backward(in[0], in[1], in[2], out[0], out[1]));
+    }
+    const Case strided{{normal({5, 48}, 4)}, {normal({5, 16}, 5)}, {false}};
+    strided.LH_BOTH(dtype, 1e-6,
+                    swiglu_forward(in[0].slice(1, 0, 16), in[0].slice(1, 32, 48), out[0]));
+    const Case bias{{normal({9, 24}, 6), normal({24}, 7)}, {normal({9, 24}, 8), normal({24}, 9)},
+                    {false, true}};
+    bias.LH_BOTH(dtype, 1e-5, (add_bias(out[0], in[1]), bias_backward(in[0], out[1])));
+    const Case turned{{normal({33, 65}, 10)}, {normal({65, 33}, 11)}, {false}};
+    turned.LH_BOTH(dtype, 0, copy(in[0].transpose(0, 1), out[0]));
+    const Case filled{{}, {normal({33}, 12)}, {false}};
+    filled.LH_BOTH(dtype, 0, fill(out[0], 1.5));
+  }
+}
+
+TEST_CASE("cuda scale_by reads its factor on the device") {
+  if (no_device()) return;
+  for (const DType dtype : kTypes) {
+    const Tensor a = as(normal({50}, 1), dtype);
+    Tensor out = as(normal({50}, 2), dtype), on_gpu = out.to(kGpu);
+    const Tensor factor = Tensor::from(std::vector<float>{0.25f}, {1});
+    cuda::scale_by(a.to(kGpu), factor.to(kGpu), on_gpu, true);
+    Tensor copy = Tensor::empty_like(out);
+    cpu::copy(out, copy);
+    cpu::scale_by(a, factor, copy, true);
+    LH_CHECK_CLOSE(on_gpu.to(kCpuDevice), copy, 1e-6, 0.005);
+  }
+}
+
+TEST_CASE("cuda norms equal the CPU's for long and short rows") {
+  if (no_device()) return;
+  for (const DType dtype : kTypes) {
+    for (const int64_t d : {16, 64, 128, 300, 1024}) {
+      CAPTURE(d);
+      const Case forward{{normal({6, d}, 1), normal({d}, 2)}, {normal({6, d}, 3), normal({6}, 4)},
+                         {false, true}};
+      forward.LH_BOTH(dtype, 1e-5, rms_norm_forward(in[0], in[1], 1e-5, out[0], out[1]));
+      for (const bool accumulate : {false, true}) {
+        const Case backward{{normal({6, d}, 1), normal({d}, 2), normal({6, d}, 5)},
+                            {normal({6, d}, 6), normal({d}, 7), normal({6, d}, 8), normal({6}, 9)},
+                            {false, true, false, true}};
+        backward.LH_BOTH(dtype, 2e-5,
+                         (rms_norm_forward(in[0], in[1], 1e-5, out[2], out[3]),
+                          rms_norm_backward(in[0], in[1], out[3], in[2], out[0], accumulate, out[1])));
+      }
+    }
+  }
+}
+
+TEST_CASE("cuda products equal the CPU's for every transpose") {
+  if (no_device()) return;
+  const int64_t m = 24, n = 40, k = 56;
+  for (const DType dtype : kTypes) {
+    for (const bool ta : {false, true})
+      for (const bool tb : {false, true})
+        for (const bool accumulate : {false, true})
+          for (const bool wide : {false, true}) {
+            CAPTURE(ta);
+            CAPTURE(tb);
+            const Case product{{normal(ta ? Shape{k, m} : Shape{m, k}, 1),
+                                normal(tb ? Shape{n, k} : Shape{k, n}, 2)},
+                               {normal({m, n}, 3)},
+                               {wide}};
+            product.LH_BOTH(dtype, 1e-4, gemm(in[0], ta, in[1], tb, out[0], accumulate));
+          }
+    const Case strided{{normal({m, 2 * k}, 1), normal({n, k}, 2)}, {normal({m, n}, 3)}, {false}};
+    strided.LH_BOTH(dtype, 1e-4, gemm(in[0].slice(1, 8, 8 + k), false, in[1], true, out[0], false));
+    for (const int64_t rows : {1, 3, 8}) {
+      const Case few{{normal({rows, k}, 4), normal({n, k}, 5)}, {normal({rows, n}, 6)}, {false}};
+      few.LH_BOTH(dtype, 1e-4, gemv(in[0], in[1], out[0]));
+    }
+  }
+}
+
+TEST_CASE("cuda rope embedding and loss equal the CPU's") {
+  if (no_device()) return;
+  for (const DType dtype : kTypes) {
+    const Tensor positions = random_ids({7}, 20, 1), table = as(normal({20, 16}, 2), DType::kF32);
+    for (const bool inverse : {false, true}) {
+      // The table stays f32 in every run.
+      const Case turn{{normal({7, 3, 16}, 3), positions}, {normal({7, 3, 16}, 4)}, {false}};
+      turn.LH_BOTH(dtype, 1e-5,
+                   rope(in[0], in[0].dtype() == DType::kF64 ? as(table, DType::kF64)
+                                                            : table.to(in[0].device()),
+                        in[1], inverse, out[0]));
+    }
+    const Tensor ids = random_ids({90}, 11, 5);
+    const Case lookup{{normal({11, 24}, 6), ids, normal({90, 24}, 7)},
+                      {normal({90, 24}, 8), normal({11, 24}, 9)},
+                      {false, true}};
+    lookup.LH_BOTH(dtype, 2e-5, (embedding_forward(in[0], in[1], 2, out[0]),
+                                 embedding_backward(in[1], in[2], 2, out[1])));
+    Tensor targets = random_ids({37}, 50, 10);
+    targets.data<int32_t>()[3] = -1;
+    for (const int64_t chunk : {0, 16}) {
+      LinearCrossEntropyOptions options;
+      options.logit_scale = 0.5;
+      options.grad_scale = 0.25;
+      options.chunk_tokens = chunk;
+      const Case loss{{normal({37, 24}, 11), normal({50, 24}, 12), targets},
+                      {normal({37}, 13), normal({37, 24}, 14), normal({50, 24}, 15)},
+                      {true, false, true}};
+      loss.LH_BOTH(dtype, 2e-5,
+                   linear_cross_entropy(in[0], in[1], in[2], options, out[0], &out[1], &out[2]));
+    }
+  }
+}
+
+TEST_CASE("cuda sums and counts stay on the device until they are asked for") {
+  if (no_device()) return;
+  for (const DType dtype : kTypes) {
+    Tensor x = as(normal({5000}, 1), dtype);
+    Tensor total = Tensor::zeros({1}, DType::kF64), on_gpu = Tensor::zeros({1}, DType::kF64, kGpu);
+    cpu::sum_of_squares(x, total, true);
+    cuda::sum_of_squares(x.to(kGpu), on_gpu, true);
+    CHECK(on_gpu.item() == doctest::Approx(total.item()).epsilon(1e-6));
+    cuda::sum(x.to(kGpu), on_gpu, false);
+    cpu::sum(x, total, false);
+    CHECK(on_gpu.item() == doctest::Approx(total.item()).epsilon(1e-5));
+    assign(x, [] {
+      std::vector<double> values(5000, 1);
+      values[17] = NAN;
+      values[4999] = INFINITY;
+      return values;
+    }());
+    Tensor count = Tensor::empty({1}, DType::kI64, kGpu);
+    cuda::count_non_finite(x.to(kGpu), count);
+    CHECK(count.item() == 2);
+  }
+}
+
+TEST_CASE("cuda optimizer steps equal the CPU's") {
+  if (no_device()) return;
+  const AdamWStep step{0.01, 0.9, 0.95, 1e-8, 0.1, 3, 0.5};
+  const Case adamw{{normal({301}, 1)},
+                   {normal({301}, 2), normal({301}, 3, 0.1), normal({301}, 4, 0.0)},
+                   {true, true, true}};
+  adamw.LH_BOTH(DType::kF32, 1e-6, adamw_step(out[0], in[0], out[1], out[2], step, nullptr));
+  const Case update{{normal({301}, 1)}, {normal({301}, 2)}, {true}};
+  update.LH_BOTH(DType::kF32, 1e-6, apply_update(out[0], in[0], 0.1, 0.01, nullptr));
+  Tensor p = as(normal({64}, 1), DType::kF32).to(kGpu), u = as(normal({64}, 2), DType::kF32).to(kGpu);
+  Tensor copy = Tensor::empty({64}, DType::kBF16, kGpu);
+  cuda::apply_update(p, u, 0.1, 0, &copy);
+  CHECK(bitwise_equal(copy.to(kCpuDevice), as(p.to(kCpuDevice), DType::kBF16)));
+}
+
+TEST_CASE("cuda operations refuse what they do not support with the op and both facts") {
+  if (no_device()) return;
+  const auto message = [](auto&& run) {
+    try {
+      run();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  Tensor wide = Tensor::empty({4}, DType::kF64, kGpu), out = Tensor::empty({4}, DType::kF32, kGpu);
+  CHECK(message([&] { cuda::scale(wide, 1, wide); }) ==
+        "[scale] the CUDA backend computes in f32 and bf16, got f64");
+  Tensor host = Tensor::empty({4}, DType::kF32);
+  const std::string mixed = message([&] { cuda::add_scaled(host, 1, out, 1, out); });
+  CHECK(mixed.find("[add_scaled] all must be on one device") == 0);
+  CHECK(mixed.find("f32[4] on cpu, f32[4] on cuda:0") != std::string::npos);
+  const std::string full = message([&] {
+    const Tensor kept = Tensor::empty({1 << 20}, DType::kF32, kGpu);
+    Tensor::empty({int64_t{1} << 45}, DType::kU8, kGpu);
+  });
+  CHECK(full.find("out of memory on cuda:0") == 0);
+  CHECK(full.find("32.00 TiB requested for activations") != std::string::npos);
+  CHECK(full.find("largest live blocks: 4.00 MiB (activations)") != std::string::npos);
+}
+
+}  // namespace
