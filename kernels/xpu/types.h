@@ -53,6 +53,17 @@ XPU_HD std::uint32_t pack(bf16 low, bf16 high) {
   return static_cast<std::uint32_t>(low.bits) | static_cast<std::uint32_t>(high.bits) << 16;
 }
 
+/// Two floats rounded to nearest even, as one instruction on a device.
+XPU_HD std::uint32_t pack_rounded(float low, float high) {
+#ifdef __CUDA_ARCH__
+  std::uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+#else
+  return pack(from_float<bf16>(low), from_float<bf16>(high));
+#endif
+}
+
 /// N values that move as one aligned load or store (at most 16 bytes).
 template <class T, int N>
 struct alignas(sizeof(T) * N) Vec {

@@ -132,9 +132,10 @@ void write(Cell& cell, const void* p, int t, const Site& site, bool async) {
 
 void touch(int t, const void* p, std::size_t bytes, bool is_write, const Site& site, bool async) {
   const auto offset = static_cast<std::size_t>(static_cast<const char*>(p) - state.window);
-  if (offset >= state.bytes) return;
+  // Single bytes are not tracked: a cell holds two, which different threads may write.
+  if (offset >= state.bytes || bytes < 2) return;
   const std::size_t end = std::min(state.bytes, offset + bytes);
-  for (std::size_t i = offset; i < end; ++i) {
+  for (std::size_t i = offset / 2; i < (end + 1) / 2; ++i) {
     if (is_write) {
       write(state.cells[i], p, t, site, async);
     } else {
@@ -156,7 +157,7 @@ void begin_block(int threads, const char* window, std::size_t bytes) {
   state.clocks.assign(threads, Clock(threads, 0));
   for (int i = 0; i < threads; ++i) state.clocks[i][i] = 1;
   state.fences.assign(threads, 0);
-  state.cells.assign(bytes, Cell());
+  state.cells.assign((bytes + 1) / 2, Cell());
   state.free_tables.resize(state.tables.size());
   for (std::size_t i = 0; i < state.tables.size(); ++i) state.free_tables[i] = static_cast<int>(i);
 }

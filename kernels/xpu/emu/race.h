@@ -1,4 +1,4 @@
-// The race detector: vector clocks over the threads of a block, a shadow cell for every byte
+// The race detector: vector clocks over the threads of a block, a shadow cell for every two bytes
 // of shared memory. Two accesses conflict when no chain of barriers orders them, whatever the
 // schedule happened to be. Kernel files compiled with -fsanitize=thread call its hooks.
 #pragma once

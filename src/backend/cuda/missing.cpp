@@ -1,16 +1,14 @@
 // Operations the CUDA backend does not have yet. A test lets this list only shrink
 // (tests/backend/cuda_missing.sh).
-#include "backend/attention.h"
+#include "base/error.h"
+#include "kernels/attention/params.h"
 
-namespace lh::cuda {
+namespace lh::kernels {
 
-void attention_forward(const Tensor&, const Tensor&, const Tensor&, const AttentionPlan&, Tensor&,
-                       Tensor&) {
-  fail("[attention] has no CUDA implementation yet: use run.device: cpu");
+template <class T>
+void attention_bwd(const AttentionBwdParams<T>&, xpu::Stream) {
+  fail("[attention_backward] has no CUDA implementation yet in bf16: use precision.compute: fp32");
 }
-void attention_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                        const Tensor&, const AttentionPlan&, Tensor&, Tensor&, Tensor&) {
-  fail("[attention_backward] has no CUDA implementation yet: use run.device: cpu");
-}
+template void attention_bwd(const AttentionBwdParams<xpu::bf16>&, xpu::Stream);
 
-}  // namespace lh::cuda
+}  // namespace lh::kernels

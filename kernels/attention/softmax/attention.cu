@@ -1,0 +1,109 @@
+// Launchers of the portable attention: refuse what the kernels cannot do, then hand over to the
+// file of the type. Formulas and plans: fwd_bf16.cu, bwd_bf16.cu, fp32.cu and README.md.
+#include "kernels/attention/attention.h"
+
+#include "kernels/attention/softmax/dispatch.h"
+
+namespace lh::kernels {
+
+namespace {
+
+void require(bool condition, const std::string& op, const std::string& what) {
+  if (!condition) throw xpu::Error(op + ": " + what);
+}
+
+template <class Params>
+void require_shape(const Params& p, const std::string& op) {
+  const auto supported = [](int dim) { return dim > 0 && dim <= 256 && dim % 16 == 0; };
+  require(supported(p.head_dim) && supported(p.value_dim), op,
+          "head dims are multiples of 16 up to 256, got " + std::to_string(p.head_dim) + " and " +
+              std::to_string(p.value_dim));
+  require(p.heads > 0 && p.kv_heads > 0 && p.heads % p.kv_heads == 0, op,
+          "heads is a multiple of kv_heads, got " + std::to_string(p.heads) + " and " +
+              std::to_string(p.kv_heads));
+  require(p.scale > 0, op, "scale is above 0, got " + std::to_string(p.scale));
+  const AttentionMask& m = p.mask;
+  require(m.window >= 0 && m.sinks >= 0 && m.bias_window >= 0, op,
+          "window, sinks and bias_window are not negative, got " + std::to_string(m.window) + ", " +
+              std::to_string(m.sinks) + " and " + std::to_string(m.bias_window));
+  require(m.causal || (m.window == 0 && m.sinks == 0), op,
+          "window and sinks need a causal mask, got " + std::to_string(m.window) + " and " +
+              std::to_string(m.sinks) + " without");
+}
+
+template <class T>
+void require_rows(const T* base, std::int64_t stride, const std::string& op, const char* name) {
+  require(reinterpret_cast<std::uintptr_t>(base) % 16 == 0 && stride * sizeof(T) % 16 == 0, op,
+          std::string(name) + " has 16-byte aligned rows, got base " +
+              std::to_string(reinterpret_cast<std::uintptr_t>(base) % 16) + " and row stride " +
+              std::to_string(stride) + " of " + std::to_string(sizeof(T)) + " bytes");
+}
+
+void require_tile(int built, int wanted, const std::string& op) {
+  require(built == wanted, op,
+          "the schedule has tiles of " + std::to_string(wanted) + " rows, got " +
+              std::to_string(built));
+}
+
+}  // namespace
+
+template <class T>
+void attention_fwd(const AttentionFwdParams<T>& p, xpu::Stream stream) {
+  const std::string op = "attention_fwd";
+  require_shape(p, op);
+  require_rows(p.q, p.q_stride, op, "q");
+  require_rows(p.k, p.k_stride, op, "k");
+  require_rows(p.v, p.v_stride, op, "v");
+  if (p.partial) {
+    require_rows(p.partial, p.out_stride, op, "partial");
+  } else {
+    require_rows(p.out, p.out_stride, op, "out");
+  }
+  if (p.schedule.query_tile_count == 0) return;
+  require_tile(p.schedule.query_tile_rows, attention_tiles<T>(p.head_dim, p.value_dim).fwd, op);
+  softmax::launch_fwd(p, stream);
+}
+
+template <class T>
+void attention_bwd_prepare(const AttentionBwdParams<T>& p, xpu::Stream stream) {
+  const std::string op = "attention_bwd_prepare";
+  require_shape(p, op);
+  require_rows(p.out, p.out_stride, op, "out");
+  require_rows(p.dout, p.dout_stride, op, "dout");
+  softmax::launch_prepare(p, stream);
+}
+
+template <class T>
+void attention_bwd(const AttentionBwdParams<T>& p, xpu::Stream stream) {
+  const std::string op = "attention_bwd";
+  require_shape(p, op);
+  require_rows(p.q, p.q_stride, op, "q");
+  require_rows(p.k, p.k_stride, op, "k");
+  require_rows(p.v, p.v_stride, op, "v");
+  require_rows(p.dout, p.dout_stride, op, "dout");
+  require_rows(p.dq, p.dq_stride, op, "dq");
+  require_rows(p.dk, p.dk_stride, op, "dk");
+  require_rows(p.dv, p.dv_stride, op, "dv");
+  const AttentionTiles tiles = attention_tiles<T>(p.head_dim, p.value_dim);
+  if (p.schedule.query_tile_count > 0) require_tile(p.schedule.query_tile_rows, tiles.bwd_dq, op);
+  if (p.schedule.key_tile_count > 0) require_tile(p.schedule.key_tile_rows, tiles.bwd_dkv, op);
+  softmax::launch_bwd(p, stream);
+}
+
+template <>
+AttentionTiles attention_tiles<float>(int, int) {
+  return {32, 32, 32};
+}
+
+template <>
+AttentionTiles attention_tiles<xpu::bf16>(int head_dim, int value_dim) {
+  return {softmax::fwd_tile_bf16(head_dim, value_dim), 64, 64};
+}
+
+template void attention_fwd(const AttentionFwdParams<float>&, xpu::Stream);
+template void attention_fwd(const AttentionFwdParams<xpu::bf16>&, xpu::Stream);
+template void attention_bwd_prepare(const AttentionBwdParams<float>&, xpu::Stream);
+template void attention_bwd_prepare(const AttentionBwdParams<xpu::bf16>&, xpu::Stream);
+template void attention_bwd(const AttentionBwdParams<float>&, xpu::Stream);
+
+}  // namespace lh::kernels
