@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# From a clean clone to all tests passed: installs what is missing, builds, runs ctest.
+# From a clean clone to all tests passed: installs what is missing, builds, runs ctest; then the CUDA
+# backend on the emulated device, which needs neither a GPU nor the CUDA toolkit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh xz-utils
 scripts/build.sh release
 ctest --test-dir build/release --output-on-failure --no-tests=error -j"$(nproc)"
+scripts/build.sh emulated cuda_tests
+ctest --test-dir build/emulated --output-on-failure --no-tests=error -j"$(nproc)" -L '^cuda$'

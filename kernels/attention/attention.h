@@ -8,7 +8,7 @@ namespace lh::kernels {
 template <class T>
 AttentionTiles attention_tiles(int head_dim, int value_dim);
 
-/// Throw xpu::Error when head_dim or value_dim is no multiple of 16 or above 256, heads no multiple
+/// Throw xpu::Error when head_dim or value_dim is no multiple of 16 (fp32: of 4) or above 256, heads no multiple
 /// of kv_heads, a base or row stride not 16-byte aligned, or the schedule has other tiles.
 template <class T>
 void attention_fwd(const AttentionFwdParams<T>& p, xpu::Stream stream);

@@ -67,7 +67,11 @@ std::string doctor_report() {
   const int devices = cuda_devices();
   line("CUDA driver", devices < 0 ? "not found" : fmt::format("{} device(s)", devices));
   line("NCCL", library_present("libnccl.so.2") ? "found" : "not found");
-  line("this build", kWithCuda ? "CPU and CUDA" : "CPU only");
+  line("this build", kWithCuda ? "CPU and CUDA"
+                     : devices > 0
+                         ? "CPU only: install the CUDA toolkit and rebuild, or configure with "
+                           "-DLH_CUDA=ON, to use the devices"
+                         : "CPU only");
   if (kWithCuda && devices > 0)
     line("trains on", "CUDA unless the recipe says run.device: cpu");
   else

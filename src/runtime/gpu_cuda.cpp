@@ -27,7 +27,9 @@ const Availability& availability() {
     const cudaError_t code = cudaGetDeviceCount(&result.devices);
     if (code != cudaSuccess) {
       result.devices = 0;
-      result.reason = cudaGetErrorString(code);
+      int driver = 0;
+      cudaDriverGetVersion(&driver);
+      result.reason = driver == 0 ? "no CUDA driver is installed" : cudaGetErrorString(code);
       cudaGetLastError();
     } else if (result.devices == 0) {
       result.reason = "the driver sees no device";

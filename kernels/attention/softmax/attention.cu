@@ -12,12 +12,13 @@ void require(bool condition, const std::string& op, const std::string& what) {
   if (!condition) throw xpu::Error(op + ": " + what);
 }
 
-template <class Params>
-void require_shape(const Params& p, const std::string& op) {
-  const auto supported = [](int dim) { return dim > 0 && dim <= 256 && dim % 16 == 0; };
+template <template <class> class Params, class T>
+void require_shape(const Params<T>& p, const std::string& op) {
+  constexpr int kUnit = sizeof(T) == 4 ? 4 : 16;  // a vector load; a step of the tensor cores
+  const auto supported = [](int dim) { return dim > 0 && dim <= 256 && dim % kUnit == 0; };
   require(supported(p.head_dim) && supported(p.value_dim), op,
-          "head dims are multiples of 16 up to 256, got " + std::to_string(p.head_dim) + " and " +
-              std::to_string(p.value_dim));
+          "head dims are multiples of " + std::to_string(kUnit) + " up to 256, got " +
+              std::to_string(p.head_dim) + " and " + std::to_string(p.value_dim));
   require(p.heads > 0 && p.kv_heads > 0 && p.heads % p.kv_heads == 0, op,
           "heads is a multiple of kv_heads, got " + std::to_string(p.heads) + " and " +
               std::to_string(p.kv_heads));
