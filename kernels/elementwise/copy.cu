@@ -48,13 +48,18 @@ struct CopyFlat {
   }
 };
 
+// On the device all dimensions are there, the slow ones of size 1, so that indices into the parameters
+// are constants.
+constexpr int kRank = CopyParams::kMaxRank;
+
 template <class From, class To>
 struct CopyStrided {
   CopyParams p;
   template <int N>
   __device__ void at(std::int64_t i) const {
     std::int64_t src = 0, dst = 0;
-    for (int d = p.rank - 1; d >= 0; --d) {
+#pragma unroll
+    for (int d = kRank - 1; d >= 0; --d) {
       const std::int64_t at = d > 0 ? i % p.size[d] : i;
       i /= p.size[d];
       src += at * p.src_stride[d];
@@ -70,10 +75,11 @@ constexpr int kTile = 32, kTileRows = 8;
 template <class From, class To>
 __global__ void __launch_bounds__(kTile * kTileRows) copy_transposed_kernel(const CopyParams p) {
   XPU_SHARED(From, tile, [kTile][kTile + 1]);
-  const int rank = p.rank, x = threadIdx.x % kTile, y = threadIdx.x / kTile;
-  const std::int64_t rows = p.size[rank - 2], cols = p.size[rank - 1];
+  const int x = threadIdx.x % kTile, y = threadIdx.x / kTile;
+  const std::int64_t rows = p.size[kRank - 2], cols = p.size[kRank - 1];
   std::int64_t src = 0, dst = 0, plane = blockIdx.z;
-  for (int d = rank - 3; d >= 0; --d) {
+#pragma unroll
+  for (int d = kRank - 3; d >= 0; --d) {
     src += plane % p.size[d] * p.src_stride[d];
     dst += plane % p.size[d] * p.dst_stride[d];
     plane /= p.size[d];
@@ -83,13 +89,13 @@ __global__ void __launch_bounds__(kTile * kTileRows) copy_transposed_kernel(cons
   for (int j = y; j < kTile; j += kTileRows) {
     if (row0 + x < rows && col0 + j < cols) {
       tile[j][x] = static_cast<const From*>(
-          p.src)[src + row0 + x + (col0 + j) * p.src_stride[rank - 1]];
+          p.src)[src + row0 + x + (col0 + j) * p.src_stride[kRank - 1]];
     }
   }
   xpu::sync_block();
   for (int j = y; j < kTile; j += kTileRows) {
     if (row0 + j < rows && col0 + x < cols) {
-      static_cast<To*>(p.dst)[dst + (row0 + j) * p.dst_stride[rank - 2] + col0 + x] =
+      static_cast<To*>(p.dst)[dst + (row0 + j) * p.dst_stride[kRank - 2] + col0 + x] =
           convert<To>(tile[x][j]);
     }
   }
@@ -102,13 +108,13 @@ void copy_as(const CopyParams& p, std::int64_t n, xpu::Stream stream) {
                           (sizeof(From) + sizeof(To) == 6 && !std::is_integral_v<From> &&
                            !std::is_integral_v<To>);
   if constexpr (kOften) {
-    if (p.rank == 1 && p.src_stride[0] == 1 && p.dst_stride[0] == 1) {
+    if (p.rank == 1 && p.src_stride[kRank - 1] == 1 && p.dst_stride[kRank - 1] == 1) {
       constexpr int kGroup = 16 / (sizeof(From) > sizeof(To) ? sizeof(To) : sizeof(From));
       return map<kGroup>(CopyFlat<From, To>{static_cast<const From*>(p.src), static_cast<To*>(p.dst)},
                          n, aligned16(p.src) && aligned16(p.dst), stream);
     }
-    if (p.rank >= 2 && p.src_stride[p.rank - 2] == 1 && p.dst_stride[p.rank - 1] == 1) {
-      const std::int64_t rows = p.size[p.rank - 2], cols = p.size[p.rank - 1];
+    if (p.rank >= 2 && p.src_stride[kRank - 2] == 1 && p.dst_stride[kRank - 1] == 1) {
+      const std::int64_t rows = p.size[kRank - 2], cols = p.size[kRank - 1];
       const auto tiles_y = xpu::ceil_div(rows, kTile), planes = n / (rows * cols);
       if (tiles_y < 65536 && planes < 65536) {
         const dim3 grid{static_cast<unsigned>(xpu::ceil_div(cols, kTile)),
@@ -141,12 +147,19 @@ void copy_bits(const CopyParams& p, std::int64_t n, xpu::Stream stream) {
 
 }  // namespace
 
-void copy(const CopyParams& p, xpu::Stream stream) {
-  if (p.rank < 1 || p.rank > CopyParams::kMaxRank) {
-    throw xpu::Error("copy: 1 to 4 dimensions, got " + std::to_string(p.rank));
+void copy(const CopyParams& given, xpu::Stream stream) {
+  if (given.rank < 1 || given.rank > kRank) {
+    throw xpu::Error("copy: 1 to 4 dimensions, got " + std::to_string(given.rank));
   }
+  CopyParams p = given;
   std::int64_t n = 1;
-  for (int d = 0; d < p.rank; ++d) n *= p.size[d];
+  for (int d = 0; d < kRank; ++d) {
+    const int from = d - (kRank - given.rank);
+    p.size[d] = from < 0 ? 1 : given.size[from];
+    p.src_stride[d] = from < 0 ? 0 : given.src_stride[from];
+    p.dst_stride[d] = from < 0 ? 0 : given.dst_stride[from];
+    n *= p.size[d];
+  }
   if (n == 0) return;
   if (p.from == p.to) {
     switch (p.from) {

@@ -106,5 +106,6 @@ template void attention_fwd(const AttentionFwdParams<xpu::bf16>&, xpu::Stream);
 template void attention_bwd_prepare(const AttentionBwdParams<float>&, xpu::Stream);
 template void attention_bwd_prepare(const AttentionBwdParams<xpu::bf16>&, xpu::Stream);
 template void attention_bwd(const AttentionBwdParams<float>&, xpu::Stream);
+template void attention_bwd(const AttentionBwdParams<xpu::bf16>&, xpu::Stream);
 
 }  // namespace lh::kernels

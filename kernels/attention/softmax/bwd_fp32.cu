@@ -16,7 +16,7 @@ namespace lh::kernels::softmax {
 namespace fp32 {
 
 template <int kC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     attention_bwd_dq_fp32_kernel(const AttentionBwdParams<float> p) {
   XPU_DYN_SHARED(float, q_tile);
   XPU_SHARED(float, weights, [kTile * (kTile + 1)]);
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kC, int kCV>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     attention_bwd_dkv_fp32_kernel(const AttentionBwdParams<float> p) {
   XPU_DYN_SHARED(float, k_tile);
   XPU_SHARED(float, weights, [kTile * (kTile + 1)]);

@@ -33,6 +33,7 @@ void launch_fwd(const AttentionFwdParams<xpu::bf16>& p, xpu::Stream stream);
 void launch_fwd(const AttentionFwdParams<float>& p, xpu::Stream stream);
 template <class T>
 void launch_prepare(const AttentionBwdParams<T>& p, xpu::Stream stream);
+void launch_bwd(const AttentionBwdParams<xpu::bf16>& p, xpu::Stream stream);
 void launch_bwd(const AttentionBwdParams<float>& p, xpu::Stream stream);
 
 }  // namespace lh::kernels::softmax

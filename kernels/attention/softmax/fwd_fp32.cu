@@ -15,7 +15,7 @@ namespace lh::kernels::softmax {
 namespace fp32 {
 
 template <int kC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     attention_fwd_fp32_kernel(const AttentionFwdParams<float> p) {
   XPU_DYN_SHARED(float, q_tile);
   XPU_SHARED(float, weights, [kTile * (kTile + 1)]);

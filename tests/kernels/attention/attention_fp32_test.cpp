@@ -20,17 +20,12 @@ double largest(const std::vector<double>& x) {
   return most;
 }
 
-/// The sanitizer and the race detector are slow: they see the smaller cases, the plain build all.
-bool runs_here(const AttentionCase& c) {
-  return std::string(XPU_BUILD) == "plain" || std::int64_t{c.nq} * c.nk * c.heads < 25000;
-}
-
 }  // namespace
 
 TEST_CASE("attention forward and backward equal the dense formula, fp32") {
   for (const NamedCase& c : attention_cases()) {
     CAPTURE(c.name);
-    if (!runs_here(c.shape)) continue;
+    if (is_slow(c.shape) && std::string(XPU_BUILD) != "plain") continue;
     AttentionInputs in;
     AttentionResults want, composite;
     for_each_mode([&] {
@@ -51,6 +46,6 @@ TEST_CASE("attention forward and backward equal the dense formula, fp32") {
       if (c.bias)
         check_as_precise(to_double(run.dbias.host()), want.dbias, composite.dbias,
                          kAbsolute + kFromLse * largest(want.dbias), "dbias of " + c.name);
-    });
+    }, is_slow(c.shape));
   }
 }

@@ -12,6 +12,32 @@ namespace {
 constexpr double kAbsolute = 4e-6;
 
 template <class T>
+void backward_cases() {
+  for (const NamedCase& c : attention_cases()) {
+    CAPTURE(c.name);
+    AttentionInputs in;
+    AttentionResults want, composite;
+    for_each_mode([&] {
+      AttentionRun<T> run(c.shape, 1, c.gap, c.bias, c.bias);
+      if (want.out.empty()) {
+        in = run.inputs();
+        want = reference_attention<Exact>(c.shape, in, true);
+        composite = reference_attention<Rounded<T>>(c.shape, in, true);
+      }
+      run.forward();
+      run.backward();
+      check_as_precise(run.dq.dense(), want.dq, composite.dq, kAbsolute, "dq of " + c.name);
+      check_as_precise(run.dk.dense(), want.dk, composite.dk, kAbsolute, "dk of " + c.name);
+      check_as_precise(run.dv.dense(), want.dv, composite.dv, kAbsolute, "dv of " + c.name);
+      if (c.bias) {
+        check_as_precise(to_double(run.dbias.host()), want.dbias, composite.dbias, kAbsolute,
+                         "dbias of " + c.name);
+      }
+    }, is_slow(c.shape));
+  }
+}
+
+template <class T>
 void forward_cases() {
   for (const NamedCase& c : attention_cases()) {
     CAPTURE(c.name);
@@ -28,7 +54,7 @@ void forward_cases() {
       check_as_precise(run.out.dense(), want.out, composite.out, kAbsolute, "out of " + c.name);
       check_as_precise(to_double(run.lse.host()), want.lse, composite.lse, kAbsolute,
                        "lse of " + c.name);
-    });
+    }, is_slow(c.shape));
   }
 }
 
@@ -36,6 +62,10 @@ void forward_cases() {
 
 TEST_CASE("attention forward equals the dense formula, bf16") {
   forward_cases<bf16>();
+}
+
+TEST_CASE("attention backward equals the dense formula, bf16") {
+  backward_cases<bf16>();
 }
 
 TEST_CASE("attention forward writes a partial result in fp32") {

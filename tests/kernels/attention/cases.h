@@ -33,6 +33,11 @@ inline AttentionCase packed(const std::vector<int>& lengths, int heads = 2, int 
   return c;
 }
 
+/// Too many pairs to emulate in every mode.
+inline bool is_slow(const AttentionCase& c) {
+  return std::int64_t{c.nq} * c.nk * c.heads > 25000;
+}
+
 inline kernels::AttentionMask windowed(int window, int sinks = 0, int bias_window = 0) {
   return {window, sinks, true, bias_window};
 }
