@@ -71,6 +71,7 @@ std::map<std::pair<std::string, std::string>, std::string> written() {
   std::map<std::pair<std::string, std::string>, std::string> cells;
   std::vector<std::string> names;
   for (std::string line; std::getline(file, line);) {
+    if (line.rfind("|--", 0) == 0) continue;
     if (line.rfind("| ", 0) != 0) {
       names.clear();
       continue;
