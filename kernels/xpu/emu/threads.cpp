@@ -105,6 +105,8 @@ void collective(const char* name, unsigned mask, void* args, Combine combine, Wh
     Pending& p = list[i];
     if (!(p.mask & bit)) continue;
     const bool same = p.mask == mask && p.name == name && (!aligned || p.where == where);
+    // Lanes outside this call's mask may wait for this lane elsewhere: it comes there later.
+    if (!same && !aligned && !(p.arrived & mask)) continue;
     if (!same) {
       fail(where, "divergent warp: lane " + std::to_string(lane_of(t)) + " calls " + name +
                       " while other lanes of its mask wait for it in " + p.name + " at " +
