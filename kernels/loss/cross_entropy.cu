@@ -1,6 +1,6 @@
 // Softmax cross-entropy of rows: loss and gradient.
 // Tiling: a block of 512 threads per row. The first pass keeps a running maximum and sum per thread
-//   (Milakov and Gimelshein 2018), the second writes the gradient from logits that are still in L2.
+//   (running_softmax.h), the second writes the gradient from logits that are still in L2.
 // Numerics: fp32. exp(z - max) - [target] sum is formed before it is scaled and rounded, so that p - 1
 //   of a nearly certain target keeps its digits.
 // Determinism: bitwise.
@@ -9,6 +9,7 @@
 #include "kernels/loss/cross_entropy.h"
 
 #include "kernels/elementwise/map.h"
+#include "kernels/loss/running_softmax.h"
 
 namespace lh::kernels {
 
@@ -29,31 +30,19 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_kernel(const CrossEntr
     return;
   }
 
-  float top = -INFINITY, sum = 0.0f;
+  RunningSoftmax softmax;
   for (int i = threadIdx.x * N; i < p.vocab; i += kThreads * N) {
     float x[N];
     load<N>(z + i, x);
-    float highest = top;
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      x[j] *= p.logit_scale;
-      highest = fmaxf(highest, x[j]);
-    }
-    if (highest > top) {
-      sum *= expf(top - highest);
-      top = highest;
-    }
-#pragma unroll
-    for (int j = 0; j < N; ++j) sum += expf(x[j] - top);
+    softmax.add<N>(x, p.logit_scale);
   }
-  const float all = xpu::block_max(top, scratch);
-  // A thread without logits has top -inf and sum 0, and -inf - -inf would be NaN.
-  sum = xpu::block_sum(sum == 0.0f ? 0.0f : sum * expf(top - all), scratch);
+  softmax.combine(scratch);
+  const float top = softmax.top, sum = softmax.sum;
 
   const float of_target = target < p.vocab ? p.logit_scale * z[target] : NAN;
   // In place the gradient overwrites the logits, this one too.
   xpu::sync_block();
-  if (threadIdx.x == 0) p.losses[row] = logf(sum) + (all - of_target);
+  if (threadIdx.x == 0) p.losses[row] = logf(sum) + (top - of_target);
   if (!dz) return;
   const float share = p.logit_scale * p.grad_scale / sum;
   for (int i = threadIdx.x * N; i < p.vocab; i += kThreads * N) {
@@ -61,7 +50,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_kernel(const CrossEntr
     load<N>(z + i, x);
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      x[j] = expf(p.logit_scale * x[j] - all);
+      x[j] = expf(p.logit_scale * x[j] - top);
       if (i + j == target) x[j] -= sum;
       x[j] *= share;
     }

@@ -52,6 +52,10 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) *out = static_cast<Out>((accumulate ? *out : Out(0)) + sum);
 }
 
+__global__ void inverse_norm_kernel(const double* sum_of_squares, double eps, float* out) {
+  *out = static_cast<float>(1.0 / (sqrt(*sum_of_squares) + eps));
+}
+
 template <class Term, class T, class Out>
 void run(const T* x, std::int64_t n, bool accumulate, Out* out, double* workspace,
          xpu::Stream stream) {
@@ -83,6 +87,10 @@ template <class T>
 void count_non_finite(const T* x, std::int64_t n, std::int64_t* out, double* workspace,
                       xpu::Stream stream) {
   run<NonFinite>(x, n, false, out, workspace, stream);
+}
+
+void inverse_norm(const double* sum_of_squares, double eps, float* out, xpu::Stream stream) {
+  xpu::launch<inverse_norm_kernel>({1, 1, 0, stream}, sum_of_squares, eps, out);
 }
 
 #define LH_INSTANTIATE(T)                                                                     \

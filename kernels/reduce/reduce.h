@@ -16,6 +16,9 @@ template <class T>
 void count_non_finite(const T* x, std::int64_t n, std::int64_t* out, double* workspace,
                       xpu::Stream stream);
 
+/// out[0] = 1 / (sqrt(sum_of_squares[0]) + eps).
+void inverse_norm(const double* sum_of_squares, double eps, float* out, xpu::Stream stream);
+
 constexpr std::size_t kReduceWorkspace = 1024;
 
 }  // namespace lh::kernels

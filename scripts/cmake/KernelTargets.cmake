@@ -4,7 +4,8 @@
 #   asan   address and undefined-behaviour sanitizers around buffers of exact size
 #   race   the race detector (kernels/xpu/emu/race.h)
 # KERNELS are relative to kernels/, or to the calling folder when they start with ./
-# With nvcc it also makes device_test_<name> (not part of all): the same tests for a real GPU.
+# With nvcc it also makes device_test_<name> (not part of all): the same tests for a real GPU, unless
+# EMULATOR_ONLY.
 find_program(LH_NVCC nvcc HINTS /usr/local/cuda/bin)
 
 if(LH_SANITIZE)
@@ -14,7 +15,7 @@ else()
 endif()
 
 function(lh_kernel_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;KERNELS" ${ARGN})
+  cmake_parse_arguments(ARG "EMULATOR_ONLY" "" "SOURCES;KERNELS" ${ARGN})
   set(kernel_paths)
   foreach(kernel ${ARG_KERNELS})
     if(kernel MATCHES "^\\./")
@@ -49,7 +50,7 @@ function(lh_kernel_test name)
     doctest_discover_tests(${target} TEST_PREFIX "kernels/${name} ${build}: "
       PROPERTIES LABELS "kernel" TIMEOUT 300)
   endforeach()
-  if(LH_NVCC)
+  if(LH_NVCC AND NOT ARG_EMULATOR_ONLY)
     set(binary ${CMAKE_CURRENT_BINARY_DIR}/device/${name}_test)
     file(MAKE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/device)
     list(TRANSFORM ARG_SOURCES PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)

@@ -24,7 +24,10 @@ Tensor newton_schulz(const Tensor& gradient, const std::string& variant, int64_t
   LH_DISPATCH(device, "muon", copy(flip ? gradient.transpose(0, 1) : gradient, x));
   Tensor norm = Tensor::empty({1}, DType::kF64, device);
   LH_DISPATCH(device, "muon", sum_of_squares(x, norm, false));
-  LH_DISPATCH(device, "muon", scale(x, 1 / (std::sqrt(norm.item()) + 1e-7), x));
+  Tensor inverse =
+      Tensor::empty({1}, x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32, device);
+  LH_DISPATCH(device, "muon", inverse_norm(norm, 1e-7, inverse));
+  LH_DISPATCH(device, "muon", scale_by(x, inverse, x, false));
   Tensor gram = Tensor::empty({rows, rows}, x.dtype(), device);
   Tensor polynomial = Tensor::empty_like(gram), next = Tensor::empty_like(x);
   for (int64_t i = 0; i < steps; ++i) {

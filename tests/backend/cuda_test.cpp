@@ -216,6 +216,9 @@ TEST_CASE("cuda sums and counts stay on the device until they are asked for") {
     cpu::sum_of_squares(x, total, true);
     cuda::sum_of_squares(x.to(kGpu), on_gpu, true);
     CHECK(on_gpu.item() == doctest::Approx(total.item()).epsilon(1e-6));
+    Tensor inverse = Tensor::empty({1}, DType::kF32, kGpu);
+    cuda::inverse_norm(on_gpu, 1e-7, inverse);
+    CHECK(inverse.item() == doctest::Approx(1 / std::sqrt(total.item())).epsilon(1e-6));
     cuda::sum(x.to(kGpu), on_gpu, false);
     cpu::sum(x, total, false);
     CHECK(on_gpu.item() == doctest::Approx(total.item()).epsilon(1e-5));

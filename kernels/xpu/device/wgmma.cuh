@@ -61,7 +61,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], std::uint64_t a
       "%30, %31}, "
       "%32, %33, p, 1, 1, %35, %36;\n}"
       : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24)
-      : "l"(a), "l"(b), "r"(accumulate), "n"(kMajorA), "n"(kMajorB));
+      : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorA)), "n"(static_cast<int>(kMajorB)));
   } else if constexpr (kAccumulators == 64) {
     asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
@@ -74,7 +74,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], std::uint64_t a
       "%64, %65, p, 1, 1, %67, %68;\n}"
       : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24), XPU_D8(32), XPU_D8(40), XPU_D8(48),
         XPU_D8(56)
-      : "l"(a), "l"(b), "r"(accumulate), "n"(kMajorA), "n"(kMajorB));
+      : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorA)), "n"(static_cast<int>(kMajorB)));
   } else if constexpr (kAccumulators == 128) {
     asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
@@ -93,7 +93,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], std::uint64_t a
       : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24), XPU_D8(32), XPU_D8(40), XPU_D8(48),
         XPU_D8(56), XPU_D8(64), XPU_D8(72), XPU_D8(80), XPU_D8(88), XPU_D8(96), XPU_D8(104),
         XPU_D8(112), XPU_D8(120)
-      : "l"(a), "l"(b), "r"(accumulate), "n"(kMajorA), "n"(kMajorB));
+      : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorA)), "n"(static_cast<int>(kMajorB)));
   }
 #else
   (void)a, (void)b, (void)accumulate;
@@ -117,7 +117,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], const std::uint
       "%30, %31}, "
       "{%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
       : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(kMajorB));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorB)));
   } else if constexpr (kAccumulators == 64) {
     asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
@@ -130,7 +130,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], const std::uint
       "{%64, %65, %66, %67}, %68, p, 1, 1, %70;\n}"
       : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24), XPU_D8(32), XPU_D8(40), XPU_D8(48),
         XPU_D8(56)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(kMajorB));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorB)));
   } else if constexpr (kAccumulators == 128) {
     asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %133, 0;\n"
@@ -149,7 +149,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], const std::uint
       : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24), XPU_D8(32), XPU_D8(40), XPU_D8(48),
         XPU_D8(56), XPU_D8(64), XPU_D8(72), XPU_D8(80), XPU_D8(88), XPU_D8(96), XPU_D8(104),
         XPU_D8(112), XPU_D8(120)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(kMajorB));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorB)));
   }
 #else
   (void)a, (void)b, (void)accumulate;

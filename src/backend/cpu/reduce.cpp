@@ -1,11 +1,13 @@
 // Reductions: fixed blocks, then the blocks in order.
 #include "backend/reduce.h"
 
+#include <cmath>
 #include <vector>
 
 #include "backend/cpu/lanes.h"
 #include "backend/operands.h"
 #include "backend/cpu/parallel.h"
+#include "backend/elementwise.h"
 #include "backend/cpu/simd/reduce.h"
 
 namespace lh::cpu {
@@ -48,6 +50,12 @@ void sum(const Tensor& x, Tensor& out, bool accumulate) {
     });
     add_to(out, total, accumulate, "sum");
   });
+}
+
+void inverse_norm(const Tensor& sum_of_squares, double eps, Tensor& out) {
+  check_shape(sum_of_squares, {1}, "inverse_norm", "sum_of_squares");
+  check_shape(out, {1}, "inverse_norm", "out");
+  fill(out, 1 / (std::sqrt(*sum_of_squares.data<double>()) + eps));
 }
 
 void count_non_finite(const Tensor& x, Tensor& out) {

@@ -31,6 +31,14 @@ void sum(const Tensor& x, Tensor& out, bool accumulate) {
   reduce(kernels::Reduction::kSum, x, out, accumulate, "sum");
 }
 
+void inverse_norm(const Tensor& sum_of_squares, double eps, Tensor& out) {
+  check_shape(sum_of_squares, {1}, "inverse_norm", "sum_of_squares");
+  check_shape(out, {1}, "inverse_norm", "out");
+  call("inverse_norm", {&sum_of_squares, &out}, [&](gpu::Stream stream) {
+    kernels::inverse_norm(sum_of_squares.data<double>(), eps, out.data<float>(), stream);
+  });
+}
+
 void count_non_finite(const Tensor& x, Tensor& out) {
   check_contiguous(x, "count_non_finite", "x");
   check_shape(out, {1}, "count_non_finite", "out");

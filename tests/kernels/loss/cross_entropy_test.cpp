@@ -81,6 +81,30 @@ TEST_CASE("large logits neither overflow nor lose the small probabilities") {
   rows_case<float>(2, 300, 60.0f);
 }
 
+TEST_CASE("tokens that are ruled out by minus infinity have no probability") {
+  for (const int vocab : {3, 8}) {
+    std::vector<float> logits(vocab, -INFINITY);
+    logits[1] = 0.5f;
+    logits[2] = 1.5f;
+    Buffer<float> bl(logits), out(1), d(vocab);
+    Buffer<std::int32_t> target(std::vector<std::int32_t>{2});
+    kernels::CrossEntropyParams<float> p;
+    p.logits = bl.get();
+    p.targets = target.get();
+    p.losses = out.get();
+    p.d_logits = d.get();
+    p.rows = 1;
+    p.vocab = vocab;
+    kernels::cross_entropy(p, nullptr);
+    const double share = std::exp(0.5) / (std::exp(0.5) + std::exp(1.5));
+    std::vector<double> want(vocab, 0);
+    want[1] = share;
+    want[2] = -share;
+    check_close(out.host(), {-std::log(1 - share)}, 1e-6, 0, "loss");
+    check_close(d.host(), want, 1e-5, 0, "gradient");
+  }
+}
+
 TEST_CASE("the gradient is that of central differences") {
   const int vocab = 9;
   const auto logits = random_values<float>(vocab, 3);

@@ -1,0 +1,158 @@
+// Whole training steps on a CUDA device (real or emulated) against the CPU: loss, gradients, and
+// parameters after several updates, and a state saved on one and loaded on the other.
+#include <doctest/doctest.h>
+
+#include "checkpoint/training_state.h"
+#include "runtime/gpu.h"
+#include "support/folder.h"
+#include "train/generate.h"
+#include "train/step.h"
+#include "train_support.h"
+
+namespace {
+
+using namespace lh;
+using namespace lh::test;
+
+constexpr Device kGpu{DeviceKind::kCuda, 0};
+
+bool no_device() {
+  if (gpu::device_count() > 0) return false;
+  MESSAGE("SKIPPED: no CUDA device (" << gpu::unavailable_reason() << ")");
+  return true;
+}
+
+ModelConfig model_config() {
+  ModelConfig config = tiny_model();
+  config.head_dim = 16;  // a step of the tensor cores
+  config.hidden_size = 32;
+  config.tie_embeddings = false;
+  return config;
+}
+
+struct Trained {
+  std::unique_ptr<Decoder> model;
+  std::unique_ptr<Optimizer> optimizer;
+  std::vector<double> losses, norms;
+};
+
+Trained train(Device device, DType dtype, const std::string& optimizer, int64_t steps,
+              const std::string& recompute = "none") {
+  Recipe recipe;
+  recipe.precision.recompute = recompute;
+  recipe.optim.kind = optimizer;
+  recipe.optim.learning_rate = 0.01;
+  recipe.optim.clip_norm = 0.5;
+  Trained run;
+  run.model = std::make_unique<Decoder>(model_config(), dtype, 3, device);
+  run.optimizer = make_optimizer(recipe.optim, run.model->parameters());
+  for (int64_t step = 0; step < steps; ++step) {
+    const auto seed = static_cast<uint64_t>(10 * step);
+    const std::vector<std::vector<Document>> micro = {
+        {random_document(9, 40, seed + 1), random_document(23, 40, seed + 2)},
+        {random_document(4, 40, seed + 3), random_document(14, 40, seed + 4)}};
+    int64_t valid = 0;
+    for (const auto& documents : micro) valid += make_batch(documents).valid_targets;
+    const StepResult result = train_step(
+        {.model = *run.model,
+         .optimizer = *run.optimizer,
+         .recipe = recipe,
+         .batch = [&](int64_t i) { return make_batch(micro[static_cast<size_t>(i)]); },
+         .micro_batches = 2,
+         .valid_targets = valid,
+         .stop = {}},
+        1);
+    run.losses.push_back(result.loss);
+    run.norms.push_back(result.grad_norm);
+  }
+  return run;
+}
+
+/// Largest difference of the parameters, relative to the largest update of any of them.
+double parameter_difference(const Trained& a, const Trained& b, DType dtype) {
+  const Decoder start(model_config(), dtype, 3);
+  double worst = 0, moved = 0;
+  for (size_t p = 0; p < start.parameters().all().size(); ++p) {
+    const auto x = to_doubles(a.model->parameters().all()[p]->master.to(kCpuDevice));
+    const auto y = to_doubles(b.model->parameters().all()[p]->master.to(kCpuDevice));
+    const auto z = to_doubles(start.parameters().all()[p]->master);
+    for (size_t i = 0; i < x.size(); ++i) {
+      worst = std::max(worst, std::abs(x[i] - y[i]));
+      moved = std::max(moved, std::abs(y[i] - z[i]));
+    }
+  }
+  return worst / moved;
+}
+
+TEST_CASE("cuda training steps equal the CPU's in f32 with both optimizers") {
+  if (no_device()) return;
+  for (const std::string optimizer : {"adamw", "muon"}) {
+    CAPTURE(optimizer);
+    const Trained cpu = train(kCpuDevice, DType::kF32, optimizer, 3);
+    const Trained gpu = train(kGpu, DType::kF32, optimizer, 3);
+    for (size_t i = 0; i < 3; ++i) {
+      CHECK(gpu.losses[i] == doctest::Approx(cpu.losses[i]).epsilon(1e-5));
+      CHECK(gpu.norms[i] == doctest::Approx(cpu.norms[i]).epsilon(1e-4));
+    }
+    // Adam divides by the root of tiny second moments, which magnifies rounding.
+    CHECK(parameter_difference(gpu, cpu, DType::kF32) < 0.01);
+  }
+}
+
+TEST_CASE("cuda training in bf16 is as near to f32 as the CPU's") {
+  if (no_device()) return;
+  const Trained exact = train(kCpuDevice, DType::kF32, "adamw", 1);
+  const Trained cpu = train(kCpuDevice, DType::kBF16, "adamw", 1);
+  const Trained gpu = train(kGpu, DType::kBF16, "adamw", 1);
+  CHECK(std::abs(gpu.losses[0] - exact.losses[0]) <
+        2 * std::abs(cpu.losses[0] - exact.losses[0]) + 0.01);
+  CHECK(std::abs(gpu.norms[0] - exact.norms[0]) <
+        2 * std::abs(cpu.norms[0] - exact.norms[0]) + 0.02 * exact.norms[0]);
+}
+
+TEST_CASE("cuda steps are bitwise repeatable, with recomputation too") {
+  if (no_device()) return;
+  const Trained a = train(kGpu, DType::kBF16, "muon", 2), b = train(kGpu, DType::kBF16, "muon", 2);
+  const Trained c = train(kGpu, DType::kBF16, "muon", 2, "block");
+  for (size_t p = 0; p < a.model->parameters().all().size(); ++p) {
+    const Tensor x = a.model->parameters().all()[p]->master.to(kCpuDevice);
+    CHECK(bitwise_equal(x, b.model->parameters().all()[p]->master.to(kCpuDevice)));
+    CHECK(bitwise_equal(x, c.model->parameters().all()[p]->master.to(kCpuDevice)));
+  }
+}
+
+TEST_CASE("a state saved on a device loads on the CPU and back") {
+  if (no_device()) return;
+  const Folder folder;
+  const Trained trained = train(kGpu, DType::kF32, "adamw", 1);
+  std::vector<NamedTensor> saved;
+  for (const auto& p : trained.model->parameters().all()) saved.push_back({p->name, p->master});
+  const auto file = folder.path() / "state.h5";
+  write_training_state(file, {{"step", "1"}}, saved);
+  for (const Device device : {kCpuDevice, kGpu}) {
+    Decoder other(model_config(), DType::kF32, 99, device);
+    std::vector<NamedTensor> targets;
+    for (const auto& p : other.parameters().all()) targets.push_back({p->name, p->master});
+    TrainingStateFile(file).restore(targets);
+    for (size_t i = 0; i < saved.size(); ++i)
+      CHECK(bitwise_equal(targets[i].tensor.to(kCpuDevice), saved[i].tensor.to(kCpuDevice)));
+  }
+}
+
+TEST_CASE("greedy generation through the caches is the same on a device") {
+  if (no_device()) return;
+  const Decoder on_cpu(model_config(), DType::kF32, 3), on_gpu(model_config(), DType::kF32, 3, kGpu);
+  DecoderCache cpu_cache = on_cpu.make_cache(40), gpu_cache = on_gpu.make_cache(40);
+  Tensor input = Tensor::from(random_document(11, 40, 5), {11});
+  for (int i = 0; i < 20; ++i) {
+    const Tensor a = on_cpu.next_logits(input, cpu_cache);
+    const Tensor b = on_gpu.next_logits(input.to(kGpu), gpu_cache).to(kCpuDevice);
+    LH_CHECK_CLOSE(b, a, 1e-4, 1e-4);
+    const auto values = to_doubles(a);
+    input = Tensor::from(std::vector<int32_t>{static_cast<int32_t>(
+                             std::max_element(values.begin(), values.end()) - values.begin())},
+                         {1});
+  }
+}
+
+}  // namespace
