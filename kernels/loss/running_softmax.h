@@ -14,13 +14,14 @@ struct RunningSoftmax {
     float highest = top;
 #pragma unroll
     for (int j = 0; j < N; ++j) highest = fmaxf(highest, scale * x[j]);
-    if (highest == -__builtin_huge_valf()) return;  // tokens that are ruled out
     if (highest > top) {
       sum *= expf(top - highest);
       top = highest;
     }
+    // While only tokens that are ruled out were seen, -inf - -inf would be NaN; a real NaN stays one.
+    const float base = top == -__builtin_huge_valf() ? 0.0f : top;
 #pragma unroll
-    for (int j = 0; j < N; ++j) sum += expf(scale * x[j] - top);
+    for (int j = 0; j < N; ++j) sum += expf(scale * x[j] - base);
   }
 
   /// Makes top and sum those of the whole block; all threads call it. Two barriers.
