@@ -57,6 +57,7 @@ struct AttentionFwdParams {
   float* partial = nullptr;     // the same in fp32, for a merge; written instead of out if not null
   float* lse = nullptr;         // [nq, heads] natural log; -inf for a row that sees nothing
   std::int64_t q_stride = 0, k_stride = 0, v_stride = 0, out_stride = 0;  // out_stride: partial too
+  int query_rows = 0, key_rows = 0;  // nq and nk, for the copy engine's bounds (sm_90a path)
   int heads = 0, kv_heads = 0, head_dim = 0, value_dim = 0;
   float scale = 1.0f;  // above 0
   AttentionMask mask;

@@ -26,6 +26,8 @@ struct DeviceInfo {
   int64_t memory_bytes = 0;
 };
 DeviceInfo device_info(Device device);
+/// device_info().capability, asked once.
+int capability(Device device);
 
 /// The stream of all kernels and copies of this device.
 Stream stream(Device device);

@@ -2,6 +2,7 @@
 // from its front as blocks reach further, so nothing fragments between segments and addresses repeat from step to step.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -76,6 +77,13 @@ Arena& arena(Device device) {
 }
 
 }  // namespace
+
+int capability(Device device) {
+  static std::array<std::atomic<int>, 128> known{};
+  std::atomic<int>& found = known[static_cast<size_t>(device.index)];
+  if (found == 0) found = device_info(device).capability;
+  return found;
+}
 
 void* allocate(Device device, size_t bytes, MemoryOwner owner) {
   void* pointer = arena(device).allocate(device, bytes, owner);

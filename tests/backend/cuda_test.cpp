@@ -3,6 +3,7 @@
 // where sums are short. Built with LH_CUDA=ON (runs where there is a device) and EMULATED.
 #include <doctest/doctest.h>
 
+#include "backend/attention.h"
 #include "backend/elementwise.h"
 #include "backend/embedding.h"
 #include "backend/loss.h"
@@ -206,6 +207,32 @@ TEST_CASE("cuda rope embedding and loss equal the CPU's") {
                    linear_cross_entropy(in[0], in[1], in[2], options, out[0], &out[1], &out[2]));
     }
   }
+}
+
+TEST_CASE("cuda attention equals the CPU's over packed documents windows sinks and caches") {
+  if (no_device()) return;
+  AttentionPlan packed;
+  packed.segments = {{0, 30, 0, 30, 0}, {30, 1, 30, 1, 0}, {31, 40, 31, 40, 0}};
+  AttentionPlan windowed = packed;
+  windowed.mask = {7, 2};
+  AttentionPlan cached;  // two new queries after 69 keys; rows outside every segment are 0
+  cached.segments = {{3, 2, 0, 71, 69}};
+  for (const DType dtype : kTypes)
+    for (const int64_t d : {16, 64, 128})
+      for (AttentionPlan* plan : {&packed, &windowed, &cached}) {
+        CAPTURE(d);
+        plan->scale = 1 / std::sqrt(static_cast<double>(d));
+        plan->backend_state = nullptr;
+        const Shape qs{71, 4, d}, ks{71, 2, d};
+        const Case attention{
+            {normal(qs, 1), normal(ks, 2), normal(ks, 3), normal(qs, 4)},
+            {normal(qs, 5), normal({71, 4}, 6), normal(qs, 7), normal(ks, 8), normal(ks, 9)},
+            {false, true, false, false, false}};
+        attention.LH_BOTH(dtype, dtype == DType::kBF16 ? 4e-3 : 2e-5,
+                          (attention_forward(in[0], in[1], in[2], *plan, out[0], out[1]),
+                           attention_backward(in[0], in[1], in[2], out[0], out[1], in[3], *plan,
+                                              out[2], out[3], out[4])));
+      }
 }
 
 TEST_CASE("cuda sums and counts stay on the device until they are asked for") {

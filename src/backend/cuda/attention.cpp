@@ -7,6 +7,7 @@
 #include "backend/cuda/kernel_call.h"
 #include "backend/elementwise.h"
 #include "kernels/attention/attention.h"
+#include "kernels/attention/attention_sm90.h"
 
 namespace lh::cuda {
 namespace {
@@ -67,7 +68,15 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
     p.k_stride = row_stride(k, "k");
     p.v_stride = row_stride(v, "v");
     p.out_stride = row_stride(out, "out");
+    p.query_rows = rows_of(q, "query rows");
+    p.key_rows = rows_of(k, "key rows");
     call("attention", {&q, &k, &v, &out}, [&](gpu::Stream stream) {
+      if constexpr (std::is_same_v<T, bf16>) {
+        if (gpu::capability(q.device()) == 90 && kernels::attention_fwd_sm90_supported(p)) {
+          p.schedule = schedule_of(plan, kernels::kAttentionFwdSm90Tile, 0, q.device()).view;
+          return kernels::attention_fwd_sm90(p, stream);
+        }
+      }
       const auto tiles = kernels::attention_tiles<kernel_t<T>>(p.head_dim, p.value_dim);
       p.schedule = schedule_of(plan, tiles.fwd, 0, q.device()).view;
       kernels::attention_fwd(p, stream);

@@ -1,6 +1,7 @@
 // Runs the attention launchers on an AttentionCase: buffers of exact size, strided rows, schedule.
 #pragma once
 #include "kernels/attention/attention.h"
+#include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/reference.h"
 #include "kernels/attention/schedule.h"
 
@@ -90,6 +91,25 @@ class AttentionRun {
     p.schedule.query_tile_count = static_cast<int>(tiles.size());
     p.schedule.query_tile_rows = tile;
     kernels::attention_fwd(p, nullptr);
+  }
+
+  void forward_sm90() {
+    const int tile = kernels::kAttentionFwdSm90Tile;
+    const auto tiles = kernels::query_tiles(case_.segments, case_.mask, tile);
+    const Buffer<kernels::AttentionQueryTile> device_tiles(tiles);
+    kernels::AttentionFwdParams<T> p;
+    fill(p);
+    p.out = out.get();
+    p.out_stride = out.stride;
+    p.lse = lse.get();
+    p.query_rows = case_.nq;
+    p.key_rows = case_.nk;
+    p.schedule.segments = segments_.get();
+    p.schedule.query_tiles = device_tiles.get();
+    p.schedule.query_tile_count = static_cast<int>(tiles.size());
+    p.schedule.query_tile_rows = tile;
+    REQUIRE(kernels::attention_fwd_sm90_supported(p));
+    kernels::attention_fwd_sm90(p, nullptr);
   }
 
   void backward() {

@@ -116,4 +116,20 @@ void for_each_mode(const Body& body, bool slow = false) {
 #endif
 }
 
+/// False on a device that lacks Hopper's instructions; says so.
+inline bool has_sm90() {
+#ifdef __CUDACC__
+  int device = 0, major = 0;
+  xpu::check(cudaGetDevice(&device), "cudaGetDevice");
+  xpu::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "compute capability");
+  if (major != 9) {
+    MESSAGE("SKIPPED: the instructions of sm_90a exist on compute capability 9 only, this is "
+            << major);
+    return false;
+  }
+#endif
+  return true;
+}
+
 }  // namespace lh::test
