@@ -65,7 +65,7 @@ struct Case {
     on_gpu(in_gpu, out_gpu);
     for (size_t i = 0; i < outputs.size(); ++i) {
       CAPTURE(i);
-      CAPTURE(dtype_name(dtype));
+      CAPTURE(std::string(dtype_name(dtype)));
       LH_CHECK_TWICE(out_gpu[i].to(kCpuDevice), out[i], to_doubles(out64[i]), slack);
     }
   }

@@ -152,7 +152,7 @@ inline Difference compare(const Tensor& actual, const std::vector<double>& expec
     const double error = absolute_error(values[i], expected[i]);
     sum += error;
     result.max_error = std::max(result.max_error, error);
-    if (error <= atol + rtol * std::abs(expected[i])) continue;
+    if (error == 0 || error <= atol + rtol * std::abs(expected[i])) continue;  // 0 * inf is NaN
     if (result.bad++ == 0) first = static_cast<int64_t>(i);
   }
   if (!values.empty()) result.mean_error = sum / static_cast<double>(values.size());
