@@ -17,7 +17,7 @@ while read -r file; do
     /[ \r]$/ { print NR ": ends with a blank" }
     /(TODO|FIXME|HACK)/ { print NR ": a note to self; finish it or open an issue" }' "$file")
   case $file in
-    *.h) grep -q '^#pragma once' "$file" || report "$file: a header without #pragma once" ;;
+    *.h | *.cuh) grep -q '^#pragma once' "$file" || report "$file: a header without #pragma once" ;;
   esac
-done < <(find src tools tests -name '*.h' -o -name '*.cpp')
+done < <(find src tools tests kernels -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 exit $bad

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Checks who includes whom: the layers of src/, and the few places where a third-party header may
-# appear. Prints each line that breaks a rule.
+# Checks who includes whom: the layers of src/, the few places where a third-party header may appear,
+# and that kernels stand apart from src/ and from CUDA's own words. Prints each line that breaks a rule.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "${1:-$(dirname "$0")/..}"
+bad=0
 
 grep -rHn '^#include' src | awk -F: '
 function allow(folder, list) { allowed[folder] = " " folder " " list " " }
@@ -70,4 +71,26 @@ BEGIN {
     }
   }
 }
-END { exit bad }'
+END { exit bad }' || bad=1
+
+# Kernels include kernels, launcher headers no CUDA; only kernels/xpu knows PTX, launches and CUDA's
+# headers, because everything else must also run in the emulator.
+kernel_rule() {  # pattern, why; reads file:line:code
+  while IFS=: read -r file line code; do
+    echo "$file:$line: $2"
+    bad=1
+  done < <(grep -P "$1" || true)
+}
+code() {  # the given files' lines without // comments
+  find "$@" -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) \
+    ! -path 'kernels/xpu/*' -exec awk '{ sub(/\/\/.*/, ""); print FILENAME ":" FNR ":" $0 }' {} +
+}
+kernel_rule '#include "(?!kernels/)' 'kernels include only kernels/' < <(code kernels)
+kernel_rule '#include <(cuda|cublas|mma\.h|cub/|cooperative_groups)' \
+  'only kernels/xpu includes headers of CUDA' < <(code kernels tests/kernels)
+kernel_rule '(^|[^[:alnum:]_])(asm|__asm__)([^[:alnum:]_]|$)' \
+  'inline assembly belongs into a wrapper of kernels/xpu' < <(code kernels tests/kernels)
+kernel_rule '<<<' 'launch with xpu::launch' < <(code kernels tests/kernels src tools)
+kernel_rule '__shared__' 'declare shared memory with XPU_SHARED or XPU_DYN_SHARED' \
+  < <(code kernels tests/kernels src tools)
+exit $bad

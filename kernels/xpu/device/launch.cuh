@@ -4,7 +4,9 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
+#include "kernels/xpu/limits.h"
 #include "kernels/xpu/types.h"
 
 #define XPU_GRID_CONSTANT __grid_constant__
@@ -35,22 +37,30 @@ inline void check(cudaError_t code, const char* what) {
 }
 
 template <class... Params, class... Args>
-void launch_converted(void (*kernel)(Params...), const LaunchConfig& config, Args&&... args) {
+void launch_converted(void (*kernel)(Params...), std::string_view name, const LaunchConfig& config,
+                      Args&&... args) {
+  const std::string problem = launch_problem(config.grid, config.block, config.shared_bytes);
+  if (!problem.empty()) throw Error(std::string(name) + ": " + problem);
   // Above 48 KiB a kernel must ask for its dynamic shared memory.
   if (config.shared_bytes > 48 * 1024) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(config.shared_bytes)),
-          "kernel does not fit in shared memory");
+    const cudaError_t code = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(config.shared_bytes));
+    if (code != cudaSuccess) {
+      check(code, (std::string(name) + ": " + std::to_string(config.shared_bytes) +
+                   " bytes of dynamic shared memory are refused by this device")
+                      .c_str());
+    }
   }
   kernel<<<config.grid, config.block, config.shared_bytes, config.stream>>>(
       static_cast<Params>(args)...);
-  check(cudaGetLastError(), __PRETTY_FUNCTION__);
+  const cudaError_t code = cudaGetLastError();
+  if (code != cudaSuccess) check(code, std::string(name).c_str());
 }
 
 /// xpu::launch<my_kernel<float>>({.grid = 8, .block = 256, .stream = s}, args...);
 template <auto kKernel, class... Args>
 void launch(const LaunchConfig& config, Args&&... args) {
-  launch_converted(kKernel, config, static_cast<Args&&>(args)...);
+  launch_converted(kKernel, kernel_name(__PRETTY_FUNCTION__), config, static_cast<Args&&>(args)...);
 }
 
 inline void* device_alloc(std::size_t bytes) {

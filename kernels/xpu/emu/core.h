@@ -13,11 +13,16 @@ int self();           // linear index of the running thread in its block
 int block_threads();  // threads of the running block
 int live_threads();   // those that have not exited
 bool exited(int thread);
+class Fiber;
+Fiber* running_fiber();       // null outside kernels
+std::string running_place();  // "rms_norm_kernel<float>, block (3,0,0), thread 37 (warp 1 lane 5)"
 inline int lane_of(int thread) { return thread % 32; }
 inline int warp_of(int thread) { return thread / 32; }
 
 /// Abandons the block; run_grid throws xpu::Error with kernel, block, thread and place.
 [[noreturn]] void fail(Where where, const std::string& message);
+/// The same without unwinding the thread's stack: for callers the compiler holds to be noexcept.
+[[noreturn]] void fail_in_place(Where where, const std::string& message);
 /// Lets others run until wake(self()). `what` names the wait in deadlock reports.
 void sleep(const char* what, Where where);
 void wake(int thread);

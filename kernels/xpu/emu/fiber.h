@@ -23,6 +23,7 @@ class Fiber {
 
   /// The guard page below the stack, for the fault handler.
   bool guards(const void* address) const;
+  void* stack_top() const { return stack_ + stack_bytes_; }
 
  private:
   char* memory_;

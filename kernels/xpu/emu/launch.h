@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "kernels/xpu/emu/where.h"
+#include "kernels/xpu/limits.h"
 #include "kernels/xpu/types.h"
 
 #define __global__
@@ -91,11 +92,8 @@ void launch_converted(void (*)(Params...), std::string_view name, const LaunchCo
 
 template <auto kKernel, class... Args>
 void launch(const LaunchConfig& config, Args&&... args) {
-  // "... [with auto kKernel = rms_norm_kernel<float>; Args = ..." names the kernel.
-  std::string_view name = __PRETTY_FUNCTION__;
-  name.remove_prefix(name.find("kKernel = ") + 10);
-  name = name.substr(0, name.find_first_of(";]"));
-  emu::launch_converted<kKernel>(kKernel, name, config, static_cast<Args&&>(args)...);
+  emu::launch_converted<kKernel>(kKernel, kernel_name(__PRETTY_FUNCTION__), config,
+                                 static_cast<Args&&>(args)...);
 }
 
 /// Exactly `bytes` on the heap, so that the address sanitizer sees the first byte outside.

@@ -34,8 +34,8 @@ struct State {
   int threads = 0;
   const char* window = nullptr;
   std::size_t bytes = 0;
-  std::vector<Clock> clocks;             // [threads][threads]
-  std::vector<std::uint32_t> fences;     // clock of each thread's last proxy fence
+  std::vector<Clock> clocks;          // [threads][threads]
+  std::vector<std::uint32_t> fences;  // clock of each thread's last proxy fence
   std::vector<Cell> cells;
   std::vector<Clock> tables;
   std::vector<int> free_tables;
@@ -62,10 +62,10 @@ std::string source_of(const Site& site) {
                          const char* verb, int thread, const Site& site) {
   const auto offset = static_cast<const char*>(p) - state.window;
   state.active = false;
-  fail(site.where, std::string(kind) + " on shared memory at byte " + std::to_string(offset) +
-                       ": " + thread_name(thread) + " at " + source_of(site) +
-                       " is not ordered after the " + verb + " by " + thread_name(earlier) +
-                       " at " + source_of(earlier_site));
+  fail_in_place(site.where, std::string(kind) + " on shared memory at byte " +
+                                std::to_string(offset) + ": " + thread_name(thread) + " at " +
+                                source_of(site) + " is not ordered after the " + verb + " by " +
+                                thread_name(earlier) + " at " + source_of(earlier_site));
 }
 
 bool ordered(int earlier, std::uint32_t clock, int now) {
@@ -78,8 +78,8 @@ void read(Cell& cell, const void* p, int t, const Site& site, bool async) {
   }
   if (async && !cell.async_write && cell.writer >= 0 &&
       state.fences[cell.writer] < cell.write_clock) {
-    report("missing fence_proxy_async", p, cell.writer, cell.write_site, "fence after the write",
-           t, site);
+    report("missing fence_proxy_async", p, cell.writer, cell.write_site, "fence after the write", t,
+           site);
   }
   const std::uint32_t clock = state.clocks[t][t];
   if (cell.readers < 0) {
@@ -146,7 +146,9 @@ void touch(int t, const void* p, std::size_t bytes, bool is_write, const Site& s
 
 }  // namespace
 
-bool enabled() { return state.active; }
+bool enabled() {
+  return state.active;
+}
 
 void begin_block(int threads, const char* window, std::size_t bytes) {
   state.active = state.enabled;
@@ -162,7 +164,9 @@ void begin_block(int threads, const char* window, std::size_t bytes) {
   for (std::size_t i = 0; i < state.tables.size(); ++i) state.free_tables[i] = static_cast<int>(i);
 }
 
-void end_block() { state.active = false; }
+void end_block() {
+  state.active = false;
+}
 
 void access(int thread, const void* p, std::size_t bytes, bool is_write, Where where, bool async) {
   if (state.active) touch(thread, p, bytes, is_write, {where, nullptr}, async);
@@ -215,14 +219,16 @@ void hook(const void* p, std::size_t bytes, bool is_write, const void* code) {
 
 }  // namespace race
 
-void enable_race_detector() { race::state.enabled = true; }
+void enable_race_detector() {
+  race::state.enabled = true;
+}
 
 }  // namespace xpu::emu
 
 // The entry points -fsanitize=thread calls. libtsan is not linked; these stand in for it.
-#define XPU_HOOK(name, bytes, write)                                                   \
-  void name(void* p) {                                                                 \
-    ::xpu::emu::race::hook(p, bytes, write, __builtin_return_address(0));              \
+#define XPU_HOOK(name, bytes, write)                                      \
+  void name(void* p) {                                                    \
+    ::xpu::emu::race::hook(p, bytes, write, __builtin_return_address(0)); \
   }
 extern "C" {
 XPU_HOOK(__tsan_read1, 1, false)
@@ -255,5 +261,7 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_init() {}
 // Guards of function-local statics load their byte with acquire order.
-char __tsan_atomic8_load(const volatile char* p, int) { return *p; }
+char __tsan_atomic8_load(const volatile char* p, int) {
+  return *p;
+}
 }

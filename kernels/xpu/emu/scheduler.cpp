@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/xpu/emu/core.h"
+#include "kernels/xpu/emu/fault.h"
 #include "kernels/xpu/emu/fiber.h"
 #include "kernels/xpu/emu/race.h"
 
@@ -28,8 +29,11 @@ namespace xpu::emu {
 
 namespace {
 
-constexpr std::size_t kSharedLimit = 227 * 1024;  // what sm_90 gives one block
-constexpr std::size_t kRedZone = 64;              // poisoned bytes after each static array
+// The red zones after static arrays are not the kernel's, so the window is larger than the limit.
+// It ends where the 18-bit addresses of wgmma descriptors end.
+constexpr std::size_t kWindowBytes = 256 * 1024;
+constexpr std::size_t kStaticLimit = 48 * 1024;  // more must be dynamic
+constexpr std::size_t kRedZone = 64;             // poisoned bytes after each static array
 constexpr int kMaxThreads = 1024;
 
 struct StaticArray {
@@ -44,10 +48,11 @@ struct Thread {
   bool exited = false;
 };
 
-struct Abandoned {};  // unwinds a deferred effect that failed; fibers are left, not unwound
+struct Abandoned {
+};  // unwinds the thread or the deferred effect that failed; other threads just stay
 
 struct Machine {
-  bool in_fiber = true;
+  bool in_fiber = false;
   Mode mode;
   std::mt19937_64 random;
   Counters counters;
@@ -58,7 +63,8 @@ struct Machine {
   std::string error;
   std::vector<std::function<void()>> deferred;
   char* window = nullptr;
-  std::size_t dynamic_bytes = 0, used = 0;
+  std::size_t dynamic_bytes = 0, static_bytes = 0;
+  std::size_t used = 0;  // end of what the window holds, with red zones
   std::vector<StaticArray> statics;
   void (*body)(const void*) = nullptr;
   const void* args = nullptr;
@@ -90,12 +96,10 @@ int pick(Machine& m) {
 void run_deferred(Machine& m, std::size_t index) {
   auto effect = std::move(m.deferred[index]);
   m.deferred.erase(m.deferred.begin() + static_cast<std::ptrdiff_t>(index));
-  m.in_fiber = false;
   try {
     effect();
   } catch (const Abandoned&) {
   }
-  m.in_fiber = true;
 }
 
 std::string deadlock_report(const Machine& m) {
@@ -109,22 +113,31 @@ std::string deadlock_report(const Machine& m) {
   std::string text = "deadlock: no thread can run";
   if (m.alive < m.count) text += "; " + std::to_string(m.count - m.alive) + " have exited";
   for (const auto& [what, who] : waits) {
-    text += "; " + std::to_string(who.size()) + " wait in " + what + " (first: " +
-            thread_name(who.front()) + ")";
+    text += "; " + std::to_string(who.size()) + " wait in " + what +
+            " (first: " + thread_name(who.front()) + ")";
   }
   return text;
 }
 
 void thread_main() {
   Machine& m = machine();
-  m.body(m.args);
   Thread& t = m.threads[m.current];
-  t.exited = true;
-  --m.alive;
-  m.runnable[m.current / 64] &= ~(std::uint64_t{1} << (m.current % 64));
-  finish_stores(m.current);
-  on_thread_exit(m.current);
+  try {
+    m.body(m.args);
+    t.exited = true;
+    --m.alive;
+    m.runnable[m.current / 64] &= ~(std::uint64_t{1} << (m.current % 64));
+    finish_stores(m.current);
+    on_thread_exit(m.current);
+  } catch (const Abandoned&) {
+  }
   t.fiber->leave_for_good();
+}
+
+void record_failure(Machine& m, Where where, const std::string& message) {
+  if (m.failed) return;
+  m.failed = true;
+  m.error = (where.file ? describe(where) + ": " : "") + message;
 }
 
 void set_indices(int i) {
@@ -153,7 +166,9 @@ void schedule(Machine& m) {
     m.current = next;
     set_indices(next);
     ++m.counters.switches;
+    m.in_fiber = true;
     m.threads[next].fiber->resume();
+    m.in_fiber = false;
   }
 }
 
@@ -167,31 +182,51 @@ void run_block(Machine& m) {
   m.alive = m.count;
   m.deferred.clear();
   m.statics.clear();
+  m.static_bytes = 0;
   m.used = (m.dynamic_bytes + 15) / 16 * 16 + (m.dynamic_bytes % 16 ? 0 : kRedZone);
-  XPU_UNPOISON(m.window, kSharedLimit);
-  std::fill_n(m.window, kSharedLimit, '\xff');  // a NaN in bf16, fp16, fp32 and fp64
-  XPU_POISON(m.window + m.dynamic_bytes, kSharedLimit - m.dynamic_bytes);
+  XPU_UNPOISON(m.window, kWindowBytes);
+  std::fill_n(m.window, kWindowBytes, '\xff');  // a NaN in bf16, fp16, fp32 and fp64
+  XPU_POISON(m.window + m.dynamic_bytes, kWindowBytes - m.dynamic_bytes);
   reset_threads();
   reset_async_copies();
   reset_mbarriers();
   reset_wgmma();
-  race::begin_block(m.count, m.window, kSharedLimit);
+  race::begin_block(m.count, m.window, kWindowBytes);
   schedule(m);
   if (!m.failed && !m.deferred.empty()) {
     m.failed = true;
-    m.error = "the block ended with " + std::to_string(m.deferred.size()) +
-              " copies still in flight";
+    m.error =
+        "the block ended with " + std::to_string(m.deferred.size()) + " copies still in flight";
   }
   race::end_block();
-  XPU_UNPOISON(m.window, kSharedLimit);
+  XPU_UNPOISON(m.window, kWindowBytes);
 }
 
 }  // namespace
 
-int self() { return machine().current; }
-int block_threads() { return machine().count; }
-int live_threads() { return machine().alive; }
-bool exited(int thread) { return thread >= machine().count || machine().threads[thread].exited; }
+int self() {
+  return machine().current;
+}
+int block_threads() {
+  return machine().count;
+}
+Fiber* running_fiber() {
+  Machine& m = machine();
+  return m.in_fiber ? m.threads[m.current].fiber.get() : nullptr;
+}
+
+std::string running_place() {
+  return std::string(machine().kernel) + ", block (" + std::to_string(blockIdx.x) + "," +
+         std::to_string(blockIdx.y) + "," + std::to_string(blockIdx.z) + "), " +
+         thread_name(machine().current);
+}
+
+int live_threads() {
+  return machine().alive;
+}
+bool exited(int thread) {
+  return thread >= machine().count || machine().threads[thread].exited;
+}
 
 std::string describe(Where where) {
   std::string file = where.file ? where.file : "?";
@@ -204,11 +239,13 @@ std::string thread_name(int thread) {
 }
 
 void fail(Where where, const std::string& message) {
+  record_failure(machine(), where, message);
+  throw Abandoned();
+}
+
+void fail_in_place(Where where, const std::string& message) {
   Machine& m = machine();
-  if (!m.failed) {
-    m.failed = true;
-    m.error = (where.file ? describe(where) + ": " : "") + message;
-  }
+  record_failure(m, where, message);
   if (!m.in_fiber) throw Abandoned();
   m.threads[m.current].fiber->leave_for_good();
 }
@@ -222,7 +259,9 @@ void sleep(const char* what, Where where) {
   t.fiber->leave();
 }
 
-void wake(int thread) { machine().runnable[thread / 64] |= std::uint64_t{1} << (thread % 64); }
+void wake(int thread) {
+  machine().runnable[thread / 64] |= std::uint64_t{1} << (thread % 64);
+}
 
 bool perform_now() {
   Machine& m = machine();
@@ -230,18 +269,29 @@ bool perform_now() {
   return m.mode.async == Async::kEarly;
 }
 
-void defer(std::function<void()> effect) { machine().deferred.push_back(std::move(effect)); }
+void defer(std::function<void()> effect) {
+  machine().deferred.push_back(std::move(effect));
+}
 
-void* dynamic_shared() { return machine().window; }
+void* dynamic_shared() {
+  return machine().window;
+}
 
 void* static_shared(const void* key, const char* name, std::size_t bytes, std::size_t alignment) {
   Machine& m = machine();
   for (const StaticArray& array : m.statics) {
     if (array.key == key) return m.window + array.offset;
   }
+  m.static_bytes = (m.static_bytes + alignment - 1) / alignment * alignment + bytes;
   const std::size_t offset = (m.used + alignment - 1) / alignment * alignment;
-  if (offset + bytes > kSharedLimit) {
-    fail({nullptr, 0}, std::string(name) + " does not fit in shared memory");
+  if (m.static_bytes > kStaticLimit) {
+    fail({nullptr, 0}, std::string(name) + ": expected at most " + std::to_string(kStaticLimit) +
+                           " bytes of static shared memory, got " + std::to_string(m.static_bytes));
+  }
+  if (m.dynamic_bytes + m.static_bytes > kMaxSharedBytes || offset + bytes > kWindowBytes) {
+    fail({nullptr, 0}, std::string(name) + ": expected at most " + std::to_string(kMaxSharedBytes) +
+                           " bytes of shared memory, got " + std::to_string(m.dynamic_bytes) +
+                           " dynamic and " + std::to_string(m.static_bytes) + " static");
   }
   XPU_UNPOISON(m.window + offset, bytes);
   m.used = offset + bytes + kRedZone;
@@ -253,7 +303,7 @@ std::uint32_t shared_address(const void* p, std::size_t bytes, std::size_t align
                              const char* what, Where where) {
   Machine& m = machine();
   const auto offset = static_cast<std::size_t>(static_cast<const char*>(p) - m.window);
-  if (offset >= kSharedLimit || offset + bytes > m.used) {
+  if (offset >= kWindowBytes || offset + bytes > m.used) {
     fail(where, std::string(what) + ": the address is not in the block's shared memory");
   }
   if (offset % alignment) {
@@ -274,27 +324,28 @@ char* shared_pointer(std::uint32_t address, std::size_t bytes, const char* what,
   return p;
 }
 
-void set_mode(const Mode& mode) { machine().mode = mode; }
-Counters counters() { return machine().counters; }
-Counters& mutable_counters() { return machine().counters; }
-void reset_counters() { machine().counters = {}; }
+void set_mode(const Mode& mode) {
+  machine().mode = mode;
+}
+Counters counters() {
+  return machine().counters;
+}
+Counters& mutable_counters() {
+  return machine().counters;
+}
+void reset_counters() {
+  machine().counters = {};
+}
 
 void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(const void*),
               const void* args) {
   Machine& m = machine();
   const auto blocks = static_cast<long>(config.grid.x) * config.grid.y * config.grid.z;
   const auto threads = static_cast<long>(config.block.x) * config.block.y * config.block.z;
-  const std::string kernel(name);
-  if (threads < 1 || threads > kMaxThreads || blocks < 1 || config.grid.y > 65535 ||
-      config.grid.z > 65535 || config.grid.x > 0x7fffffffu) {
-    throw Error(kernel + ": a launch of " + std::to_string(blocks) + " blocks of " +
-                std::to_string(threads) + " threads is not possible");
-  }
-  if (config.shared_bytes > kSharedLimit) {
-    throw Error(kernel + ": " + std::to_string(config.shared_bytes) +
-                " bytes of dynamic shared memory; the limit is " + std::to_string(kSharedLimit));
-  }
-  if (!m.window) m.window = static_cast<char*>(std::aligned_alloc(1024, 256 * 1024));
+  const std::string problem = launch_problem(config.grid, config.block, config.shared_bytes);
+  if (!problem.empty()) throw Error(std::string(name) + ": " + problem);
+  if (m.in_fiber) fail({nullptr, 0}, "a kernel launches " + std::string(name));
+  if (!m.window) m.window = static_cast<char*>(std::aligned_alloc(1024, kWindowBytes));
   while (static_cast<long>(m.threads.size()) < threads) {
     m.threads.emplace_back();
     m.threads.back().fiber = std::make_unique<Fiber>(static_cast<int>(m.threads.size()));
@@ -308,6 +359,7 @@ void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(co
   m.failed = false;
   gridDim = config.grid;
   blockDim = config.block;
+  const FaultGuard faults;
 
   std::vector<long> order(static_cast<std::size_t>(blocks));
   for (long i = 0; i < blocks; ++i) order[i] = i;
@@ -321,9 +373,9 @@ void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(co
     run_block(m);
     if (m.failed) {
       const bool everyone = m.error.starts_with("deadlock") || m.error.starts_with("the block");
-      throw Error(kernel + ", block (" + std::to_string(blockIdx.x) + "," +
-                  std::to_string(blockIdx.y) + "," + std::to_string(blockIdx.z) + ")" +
-                  (everyone ? "" : ", " + thread_name(m.current)) + ": " + m.error);
+      std::string place = running_place();
+      if (everyone) place.resize(place.rfind(", thread"));
+      throw Error(place + ": " + m.error);
     }
   }
 }
@@ -338,7 +390,9 @@ void* device_alloc(std::size_t bytes) {
   memset(p, 0xff, bytes);
   return p;
 }
-void device_free(void* p) { std::free(p); }
+void device_free(void* p) {
+  std::free(p);
+}
 void copy_in(void* device, const void* host, std::size_t bytes) {
   if (bytes) memcpy(device, host, bytes);
 }

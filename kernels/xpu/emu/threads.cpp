@@ -20,14 +20,23 @@ struct Pending {
   void* args[32];
 };
 
-struct Barrier {
-  std::vector<int> waiting, arrived;  // arrived: waiting and arrive-only threads
+/// sync_block's: threads arrive one by one.
+struct BlockBarrier {
+  std::vector<int> arrived;
   std::vector<Where> places;
-  int expected = 0;
+};
+
+/// A named barrier counts whole warps, as the hardware does.
+struct NamedBarrier {
+  int arrived = 0, expected = 0;  // threads
+  std::uint64_t completed = 0;    // times
+  std::vector<int> waiting;
+  race::Clock gathering, released;  // of those that arrived; of the last completion
 };
 
 std::vector<std::vector<Pending>> pending;  // per warp
-Barrier barriers[16];
+BlockBarrier block_barrier;
+NamedBarrier named_barriers[16];
 
 unsigned live_lanes(int warp) {
   unsigned live = 0;
@@ -47,7 +56,8 @@ void complete_if_ready(int warp, std::size_t index) {
   }
 }
 
-void check_same_place(const Barrier& b) {
+/// The lanes of a warp must wait at one barrier of the source, not at two.
+void check_same_place(const BlockBarrier& b) {
   Where first[32];
   int owner[32];
   unsigned seen = 0;
@@ -65,28 +75,72 @@ void check_same_place(const Barrier& b) {
   }
 }
 
-void complete_barrier(Barrier& b) {
+/// Opens the barrier when every thread that has not exited is there.
+void complete_block_barrier() {
+  BlockBarrier& b = block_barrier;
+  if (b.arrived.empty() || static_cast<int>(b.arrived.size()) < live_threads()) return;
   check_same_place(b);
   race::barrier(b.arrived.data(), static_cast<int>(b.arrived.size()));
-  for (int t : b.waiting) wake(t);
-  b = Barrier();
+  for (int t : b.arrived) wake(t);
+  b = BlockBarrier();
 }
 
-void arrive(int id, int expected, bool wait, const char* what, Where where) {
-  Barrier& b = barriers[id];
-  if (b.arrived.empty()) b.expected = expected;
-  if (b.expected != expected) {
-    fail(where, std::string(what) + " " + std::to_string(id) + " for " + std::to_string(expected) +
-                    " threads, but others use it for " + std::to_string(b.expected));
+struct NamedArgs {
+  const char* what;
+  int id, threads;
+  std::uint64_t completed;
+};
+
+/// One warp arrives.
+void arrive_at_named(void** lanes, unsigned arrived, int warp, Where where) {
+  NamedArgs* first = nullptr;
+  for (int lane = 0; lane < 32; ++lane) {
+    if (!lanes[lane]) continue;
+    auto* mine = static_cast<NamedArgs*>(lanes[lane]);
+    if (!first) first = mine;
+    if (mine->id != first->id || mine->threads != first->threads) {
+      fail(where, std::string(mine->what) + ": lanes of one warp disagree on barrier or count");
+    }
   }
-  b.arrived.push_back(self());
-  b.places.push_back(where);
-  if (wait) b.waiting.push_back(self());
-  if (static_cast<int>(b.arrived.size()) == b.expected) {
-    complete_barrier(b);
-    return;
+  if (arrived != ~0u) {
+    fail(where, std::string(first->what) + ": needs all 32 lanes of the warp, " +
+                    "because the hardware counts whole warps");
   }
-  if (wait) sleep(what, where);
+  NamedBarrier& b = named_barriers[first->id];
+  if (b.arrived == 0) b.expected = first->threads;
+  if (b.expected != first->threads) {
+    fail(where, std::string(first->what) + " " + std::to_string(first->id) + " for " +
+                    std::to_string(first->threads) + " threads, but others use it for " +
+                    std::to_string(b.expected));
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    static_cast<NamedArgs*>(lanes[lane])->completed = b.completed;
+    race::release(warp * 32 + lane, b.gathering);
+  }
+  b.arrived += 32;
+  if (b.arrived < b.expected) return;
+  b.arrived = 0;
+  ++b.completed;
+  b.released = b.gathering;
+  for (int t : b.waiting) wake(t);
+  b.waiting.clear();
+}
+
+void named(const char* what, int id, int threads, bool wait, Where where) {
+  if (id < 1 || id > 15 || threads < 32 || threads % 32) {
+    fail(where, std::string(what) +
+                    ": expected a barrier of 1..15 and threads in whole warps, got " +
+                    std::to_string(id) + " and " + std::to_string(threads));
+  }
+  NamedArgs args{what, id, threads, 0};
+  collective(what, ~0u, &args, arrive_at_named, where, true);
+  if (!wait) return;
+  NamedBarrier& b = named_barriers[id];
+  if (b.completed == args.completed) {
+    b.waiting.push_back(self());
+    sleep(what, where);
+  }
+  race::acquire(self(), b.released);
 }
 
 }  // namespace
@@ -96,8 +150,8 @@ void collective(const char* name, unsigned mask, void* args, Combine combine, Wh
   const int t = self(), warp = warp_of(t);
   const unsigned bit = 1u << lane_of(t);
   if (!(mask & bit)) {
-    fail(where, std::string(name) + ": lane " + std::to_string(lane_of(t)) +
-                    " is not in its own mask");
+    fail(where,
+         std::string(name) + ": lane " + std::to_string(lane_of(t)) + " is not in its own mask");
   }
   auto& list = pending[warp];
   std::size_t index = list.size();
@@ -126,17 +180,14 @@ void collective(const char* name, unsigned mask, void* args, Combine combine, Wh
 
 void reset_threads() {
   pending.assign((block_threads() + 31) / 32, {});
-  for (Barrier& b : barriers) b = Barrier();
+  block_barrier = BlockBarrier();
+  for (NamedBarrier& b : named_barriers) b = NamedBarrier();
 }
 
 void on_thread_exit(int thread) {
   const int warp = warp_of(thread);
   for (std::size_t i = pending[warp].size(); i-- > 0;) complete_if_ready(warp, i);
-  Barrier& b = barriers[0];  // __syncthreads waits for threads that have not exited
-  if (!b.arrived.empty()) {
-    b.expected = live_threads();
-    if (static_cast<int>(b.arrived.size()) == b.expected) complete_barrier(b);
-  }
+  complete_block_barrier();
 }
 
 std::uint64_t shuffle(Shuffle kind, std::uint64_t bits, int operand, unsigned mask, Where where) {
@@ -195,18 +246,22 @@ namespace xpu {
 
 using namespace emu;
 
-void sync_block(Where where) { arrive(0, live_threads(), true, "sync_block", where); }
+void sync_block(Where where) {
+  block_barrier.arrived.push_back(self());
+  block_barrier.places.push_back(where);
+  if (static_cast<int>(block_barrier.arrived.size()) < live_threads()) {
+    sleep("sync_block", where);
+  } else {
+    complete_block_barrier();
+  }
+}
 
 void named_sync(int id, int threads, Where where) {
-  if (id < 1 || id > 15 || threads % 32) fail(where, "named_sync: id 1..15, threads in whole warps");
-  arrive(id, threads, true, "named_sync", where);
+  named("named_sync", id, threads, true, where);
 }
 
 void named_arrive(int id, int threads, Where where) {
-  if (id < 1 || id > 15 || threads % 32) {
-    fail(where, "named_arrive: id 1..15, threads in whole warps");
-  }
-  arrive(id, threads, false, "named_arrive", where);
+  named("named_arrive", id, threads, false, where);
 }
 
 void sync_warp(unsigned mask, Where where) {
