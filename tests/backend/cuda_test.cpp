@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "backend/attention.h"
+#include "backend/cuda/attention_decode.h"
 #include "backend/elementwise.h"
 #include "backend/embedding.h"
 #include "backend/loss.h"
@@ -232,6 +233,36 @@ TEST_CASE("cuda attention equals the CPU's over packed documents windows sinks a
                           (attention_forward(in[0], in[1], in[2], *plan, out[0], out[1]),
                            attention_backward(in[0], in[1], in[2], out[0], out[1], in[3], *plan,
                                               out[2], out[3], out[4])));
+      }
+}
+
+TEST_CASE("cuda attention of few new tokens runs the decoding kernel and equals the CPU's") {
+  if (no_device()) return;
+  AttentionPlan plans[4];
+  plans[0].segments = {{0, 1, 0, 1000, 999}};  // one sequence: its keys are split
+  // A batch: lengths from 0, an unused place, several tokens, queries before all keys.
+  plans[1].segments = {{0, 1, 0, 700, 699}, {1, 4, 700, 90, 86},  {5, 0, 790, 10, 0},
+                       {5, 1, 790, 0, -1},  {7, 8, 790, 200, 192}, {15, 2, 990, 10, -3}};
+  plans[2].segments = plans[1].segments;
+  plans[2].mask = {100, 3};
+  plans[3].segments = {{0, 9, 0, 1000, 991}};
+  for (int i = 0; i < 3; ++i) CHECK(cuda::is_decoding(plans[i]));
+  CHECK(!cuda::is_decoding(plans[3]));  // longer runs are tiles of queries
+  CHECK(!cuda::is_decoding(AttentionPlan{}));
+  for (const DType dtype : kTypes)
+    for (const int64_t d : {64, 128})
+      for (AttentionPlan& plan : plans) {
+        CAPTURE(d);
+        plan.scale = 1 / std::sqrt(static_cast<double>(d));
+        plan.backend_state = nullptr;
+        for (const int64_t kv_heads : {1, 2, 6}) {
+          const Shape qs{18, 6, d}, ks{1000, kv_heads, d};
+          const Case attention{{normal(qs, 1), normal(ks, 2), normal(ks, 3)},
+                               {normal(qs, 5), normal({18, 6}, 6)},
+                               {false, true}};
+          attention.LH_BOTH(dtype, dtype == DType::kBF16 ? 4e-3 : 2e-5,
+                            (attention_forward(in[0], in[1], in[2], plan, out[0], out[1])));
+        }
       }
 }
 
