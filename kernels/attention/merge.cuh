@@ -14,18 +14,29 @@ __device__ inline xpu::Vec<float, 4> merge_columns(const Part* out, std::int64_t
                                                    int count, float* merged_lse) {
   constexpr float kLog2E = 1.4426950408889634f;
   constexpr float kInf = __builtin_huge_valf();
+  constexpr int kAtOnce = 8;  // loads under way together: a part is far away, and all are needed
   float top = -kInf;
+#pragma unroll kAtOnce
   for (int i = 0; i < count; ++i) top = fmaxf(top, lse[i * lse_step]);
   const float base = top == -kInf ? 0.0f : top;
   xpu::Vec<float, 4> sum{};
   float total = 0.0f;
-  for (int i = 0; i < count; ++i) {
-    const float weight = exp2f((lse[i * lse_step] - base) * kLog2E);
-    if (weight == 0.0f) continue;  // not NaN: a NaN reaches the result
-    total += weight;
-    const auto part = xpu::load_vec<4>(out + i * out_step);
+  for (int first = 0; first < count; first += kAtOnce) {
+    float weight[kAtOnce];
+    xpu::Vec<Part, 4> part[kAtOnce];
 #pragma unroll
-    for (int c = 0; c < 4; ++c) sum[c] += weight * xpu::to_float(part[c]);
+    for (int k = 0; k < kAtOnce; ++k) {
+      const int i = first + k;
+      weight[k] = i < count ? exp2f((lse[i * lse_step] - base) * kLog2E) : 0.0f;
+      // A NaN is not 0 and reaches the result.
+      part[k] = weight[k] != 0.0f ? xpu::load_vec<4>(out + i * out_step) : xpu::Vec<Part, 4>{};
+    }
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      total += weight[k];
+#pragma unroll
+      for (int c = 0; c < 4; ++c) sum[c] += weight[k] * xpu::to_float(part[k][c]);
+    }
   }
   const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
 #pragma unroll

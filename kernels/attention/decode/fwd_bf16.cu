@@ -3,9 +3,10 @@
 //   s_rj = scale q_r k_j + bias_j,  p_rj = exp(s_rj - lse_r),  out_r = sum_j p_rj v_j
 // Tiling: a block of 4 warps per (sequence, split of the keys, kv head, 16 packed rows), see split.cuh.
 //   A warp passes over tiles of 16 keys: 16 x 16 scores, then 16 x d outputs, all in its registers.
-// Shared memory: q [16][kD], and per warp a ring of k [16][kD] and v [16][kDV] stages that cp.async keeps
-//   full, swizzled as in tile.cuh. d = 64: 66 KiB, d = 128: 100 KiB (3 stages, 64 KiB of them always on
-//   their way, two blocks per multiprocessor), d = 256: 136 KiB. The outputs of the warps meet in the rings.
+// Shared memory: per warp a ring of k [16][kD] and v [16][kDV] stages that cp.async keeps full, swizzled as
+//   in tile.cuh. d = 64: 64 KiB, d = 128: 96 KiB (3 stages, 64 KiB of them always on their way, two blocks
+//   per multiprocessor), d = 256: 128 KiB and 8 KiB for q, which is else held in registers and passes
+//   through a stage that is not in use yet. The outputs of the warps meet in the rings.
 // Numerics: as softmax/fwd_bf16.cu within a warp; warps and splits are merged in fp32.
 // Determinism: bitwise, in any order of blocks; keys in ascending order, warps and splits merged in order.
 // Roofline, an unmeasured estimate: the bytes of the cache. 32 sequences of 16384 tokens, 8 kv heads of
@@ -27,11 +28,12 @@ template <int kD_, int kDV_>
 struct Config {
   static constexpr int kD = kD_, kDV = kDV_;
   static constexpr int kStages = kD + kDV <= 128 ? 4 : kD + kDV <= 256 ? 3 : 2;
-  static constexpr int kQuery = kRows * kD;  // elements
+  static constexpr bool kHeld = kD <= 128;                // q stays in registers
+  static constexpr int kQuery = kHeld ? 0 : kRows * kD;   // elements
   static constexpr int kStage = kTile * (kD + kDV);
   static constexpr int kRing = kStages * kStage;
   static constexpr int kPitch = kDV + 8;  // floats; rows 1 apart start 8 banks apart
-  static constexpr std::size_t kSharedBytes = (kQuery + kWarps * kRing) * sizeof(bf16);
+  static constexpr std::size_t kSharedBytes = (kWarps * kRing + kQuery) * sizeof(bf16);
   static_assert(kRows * kPitch * sizeof(float) <= kRing * sizeof(bf16));
 };
 
@@ -39,7 +41,8 @@ template <class C>
 __global__ void __launch_bounds__(kThreads) attention_decode_bf16_kernel(
     const AttentionDecodeParams<bf16> p) {
   constexpr int kD = C::kD, kDV = C::kDV, kStages = C::kStages;
-  XPU_DYN_SHARED(bf16, q_tile);
+  constexpr bool kHeld = C::kHeld;
+  XPU_DYN_SHARED(bf16, rings);
   XPU_SHARED(float, bias_rings, [kWarps][kStages][kTile]);
   XPU_SHARED(float, maxima, [kWarps][kRows]);
   XPU_SHARED(float, sums, [kWarps][kRows]);
@@ -47,8 +50,8 @@ __global__ void __launch_bounds__(kThreads) attention_decode_bf16_kernel(
   if (!find_work<kTile>(p, w)) return;
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  bf16* const rings = q_tile + C::kQuery;
   bf16* const ring = rings + warp * C::kRing;
+  bf16* const q_tile = rings + (kHeld ? C::kRing - C::kStage : kWarps * C::kRing);
 
   for (int i = threadIdx.x; i < kRows * kD / 8; i += kThreads) {
     const int r = i / (kD / 8), chunk = i % (kD / 8);
@@ -84,11 +87,11 @@ __global__ void __launch_bounds__(kThreads) attention_decode_bf16_kernel(
   for (int i = 0; i < kStages - 1; ++i) load_stage(i);
   xpu::copy_async_wait<kStages - 1>();
   xpu::sync_block();  // the rows of q that other warps copied
-  constexpr bool kHeld = kD <= 128;  // all of q in registers
   std::uint32_t q[kHeld ? kD / 16 : 1][1][4];
   if constexpr (kHeld) {
 #pragma unroll
     for (int step = 0; step < kD / 16; ++step) softmax::load_a<kD>(q[step][0], q_tile, 0, step);
+    xpu::sync_block();  // the last stage of the first warp is free
   }
 
   const int positions[2] = {w.position(g), w.position(g + 8)};

@@ -3,8 +3,8 @@
 //   A warp passes over tiles of 8 keys. Lane (y, x) = (lane / 8, lane % 8) owns the scores of key x and
 //   rows y + 4 i; the weights pass through shared memory to the lanes as owners of columns
 //   4 lane + 128 c of all rows. Rows that do not exist cost nothing.
-// Shared memory: q [16][d + 4], per warp a ring of k [8][d + 4] and v [8][d] stages: 106 KiB at
-//   d = 128 (3 stages), 145 KiB at d = 256 (2 stages).
+// Shared memory: q [16][d + 4], per warp a ring of k [8][d + 4] and v [8][d] stages, two of
+//   them: 73 KiB at d = 128, 145 KiB at d = 256.
 // Numerics: fp32 throughout, online softmax in units of log 2 with the accurate exponential.
 // Determinism: bitwise, as fwd_bf16.cu.
 // Roofline, an unmeasured estimate: the bytes of the cache while tokens x group is at most 8 or so: 32
@@ -19,7 +19,7 @@ namespace decode {
 
 namespace fp32 {
 
-constexpr int kTile = 8, kPad = 4;
+constexpr int kTile = 8, kPad = 4, kStages = 2;
 constexpr int kWeightPitch = kTile + 4;  // a row's weights, then its correction
 
 XPU_HD int stage_floats(int head_dim, int value_dim) {
@@ -37,7 +37,7 @@ __device__ inline void load_tile(float* tile, int pitch, const float* global, st
 }
 
 /// kC: groups of 128 value columns.
-template <int kC, int kStages>
+template <int kC>
 __global__ void __launch_bounds__(kThreads)
     attention_decode_fp32_kernel(const AttentionDecodeParams<float> p) {
   XPU_DYN_SHARED(float, q_tile);
@@ -183,24 +183,22 @@ __global__ void __launch_bounds__(kThreads)
   finish(p, w, rings, kStages * stage_size, p.value_dim, maxima, sums);
 }
 
-template <int kC, int kStages>
+template <int kC>
 void run(const AttentionDecodeParams<float>& p, xpu::Stream stream) {
   const auto floats = static_cast<std::size_t>(kRows * (p.head_dim + kPad) +
                                                kWarps * kStages *
                                                    stage_floats(p.head_dim, p.value_dim));
-  xpu::launch<attention_decode_fp32_kernel<kC, kStages>>(
+  xpu::launch<attention_decode_fp32_kernel<kC>>(
       {blocks(p), kThreads, floats * sizeof(float), stream}, p);
 }
 
 }  // namespace fp32
 
 void launch(const AttentionDecodeParams<float>& p, xpu::Stream stream) {
-  if (p.value_dim > 128) {
-    fp32::run<2, 2>(p, stream);
-  } else if (p.head_dim > 128) {
-    fp32::run<1, 2>(p, stream);
+  if (p.value_dim <= 128) {
+    fp32::run<1>(p, stream);
   } else {
-    fp32::run<1, 3>(p, stream);
+    fp32::run<2>(p, stream);
   }
 }
 

@@ -107,8 +107,9 @@ __device__ inline void finish(const AttentionDecodeParams<T>& p, const Work& w, 
                               const float (&sums)[kWarps][kRows]) {
   XPU_SHARED(int, arrived, [1]);
   const int d = p.value_dim, quads = d / 4, part_floats = kRows * (d + 1);
-  float* parts = p.workspace + std::int64_t{w.slot} * p.splits * part_floats;
-  float* part = parts + std::int64_t{w.split} * part_floats;
+  float* const parts =
+      w.splits == 1 ? nullptr : p.workspace + std::int64_t{w.slot} * p.splits * part_floats;
+  float* const part = parts + std::int64_t{w.split} * part_floats;
   xpu::sync_block();
   for (int i = threadIdx.x; i < w.rows * quads; i += kThreads) {
     const int r = i / quads, column = i % quads * 4;

@@ -1,5 +1,5 @@
 // Launchers of the portable attention: refuse what the kernels cannot do, then hand over to the
-// file of the type. Formulas and plans: fwd_bf16.cu, bwd_bf16.cu, fp32.cu and README.md.
+// file of the type. Formulas and plans: fwd_bf16.cu, bwd_bf16.cu, README.md.
 #include "kernels/attention/attention.h"
 
 #include "kernels/attention/checks.h"

@@ -1,6 +1,7 @@
 // Decode attention against the dense formula in fp64, over pages, splits and masks; the result is the
 // same to the last bit in every order of blocks and in every launch.
 #include "kernels/attention/decode_cases.h"
+#include "kernels/attention/merge.h"
 
 using namespace lh;
 using namespace lh::test;
@@ -89,6 +90,52 @@ TEST_CASE("attention decode writes a partial result in fp32, with one split and 
     }
     for (const double x : run.out.dense()) REQUIRE(std::isnan(x));
   }
+}
+
+TEST_CASE("attention decode of two shares of the keys merges to the whole") {
+  DecodeCase c;
+  c.sequences = {{2, 200}};
+  c.splits = 3;
+  DecodeRun<bf16> run(c, 5);
+  const auto in = run.inputs();
+  const int width = c.heads * c.value_dim, rows = run.dense.nq, share = 120;
+  std::vector<float> parts, lses;
+  const auto whole = run.dense.segments[0];
+  for (int part = 0; part < 2; ++part) {
+    auto s = whole;
+    s.key_begin = part * share;
+    s.key_length = part == 0 ? share : whole.key_length - share;
+    s.query_offset -= s.key_begin;
+    xpu::copy_in(run.segments.get(), &s, sizeof s);
+    run.run(true);
+    const auto out = run.partial.buffer.host(), lse = run.lse.host();
+    parts.insert(parts.end(), out.begin() + width, out.end());  // without the row of no sequence
+    lses.insert(lses.end(), lse.begin() + c.heads, lse.end());
+  }
+  const Buffer<float> device_parts(parts), device_lses(lses), lse(lses.size() / 2);
+  const Buffer<bf16> out(parts.size() / 2);
+  kernels::AttentionMergeParams<float, bf16> p;
+  p.parts = device_parts.get();
+  p.lses = device_lses.get();
+  p.out = out.get();
+  p.lse = lse.get();
+  p.part_stride = std::int64_t{rows - 1} * width;
+  p.part_row_stride = p.out_stride = width;
+  p.count = 2;
+  p.rows = rows - 1;
+  p.heads = c.heads;
+  p.value_dim = c.value_dim;
+  kernels::attention_merge(p, nullptr);
+  const auto drop = [](std::vector<double> x, int n) {
+    x.erase(x.begin(), x.begin() + n);
+    return x;
+  };
+  const auto want = reference_attention<Exact>(run.dense, in, false);
+  const auto composite = reference_attention<Rounded<bf16>>(run.dense, in, false);
+  check_as_precise(to_double(out.host()), drop(want.out, width), drop(composite.out, width),
+                   kAbsolute, "merged out");
+  check_as_precise(to_double(lse.host()), drop(want.lse, c.heads), drop(composite.lse, c.heads),
+                   kAbsolute, "merged lse");
 }
 
 TEST_CASE("attention decode reads lengths and pages on the device: one launch serves a growing cache") {
