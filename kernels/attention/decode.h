@@ -37,7 +37,7 @@ struct AttentionDecodeParams {
 constexpr int kAttentionDecodeRows = 16;
 
 /// Blocks that work on the same keys of the same kv head.
-inline int attention_decode_row_tiles(int tokens, int heads, int kv_heads) {
+XPU_HD int attention_decode_row_tiles(int tokens, int heads, int kv_heads) {
   const int rows = tokens * (heads / kv_heads);
   return (rows + kAttentionDecodeRows - 1) / kAttentionDecodeRows;
 }
@@ -46,8 +46,7 @@ inline int attention_decode_row_tiles(int tokens, int heads, int kv_heads) {
 template <class T>
 std::size_t attention_decode_counters(const AttentionDecodeParams<T>& p) {
   if (p.splits <= 1) return 0;
-  return std::size_t{1} * static_cast<std::size_t>(p.sequences) *
-         static_cast<std::size_t>(p.kv_heads) *
+  return static_cast<std::size_t>(p.sequences) * static_cast<std::size_t>(p.kv_heads) *
          static_cast<std::size_t>(attention_decode_row_tiles(p.tokens, p.heads, p.kv_heads));
 }
 

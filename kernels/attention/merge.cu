@@ -48,15 +48,16 @@ void attention_merge(const AttentionMergeParams<Part, T>& p, xpu::Stream stream)
   if (p.value_dim <= 0 || p.value_dim % 4 != 0 || p.part_stride % 4 != 0 ||
       p.part_row_stride % 4 != 0 || p.out_stride % 4 != 0 || !merge::aligned(p.parts) ||
       !merge::aligned(p.out)) {
-    throw xpu::Error("attention_merge: value_dim, strides and addresses are multiples of 4 elements, "
-                     "got value_dim " + std::to_string(p.value_dim) + " and strides " +
+    throw xpu::Error("attention_merge: value_dim, strides and addresses are multiples of 4 "
+                     "elements, got value_dim " + std::to_string(p.value_dim) + " and strides " +
                      std::to_string(p.part_stride) + ", " + std::to_string(p.part_row_stride) +
                      " and " + std::to_string(p.out_stride));
   }
   const std::int64_t items = std::int64_t{p.rows} * p.heads * (p.value_dim / 4);
   if (items == 0) return;
   xpu::launch<merge::attention_merge_kernel<Part, T>>(
-      {static_cast<unsigned>(xpu::ceil_div(items, merge::kThreads)), merge::kThreads, 0, stream}, p);
+      {static_cast<unsigned>(xpu::ceil_div(items, merge::kThreads)), merge::kThreads, 0, stream},
+      p);
 }
 
 template void attention_merge(const AttentionMergeParams<float, float>&, xpu::Stream);

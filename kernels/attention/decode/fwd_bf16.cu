@@ -28,8 +28,8 @@ template <int kD_, int kDV_>
 struct Config {
   static constexpr int kD = kD_, kDV = kDV_;
   static constexpr int kStages = kD + kDV <= 128 ? 4 : kD + kDV <= 256 ? 3 : 2;
-  static constexpr bool kHeld = kD <= 128;                // q stays in registers
-  static constexpr int kQuery = kHeld ? 0 : kRows * kD;   // elements
+  static constexpr bool kHeld = kD <= 128;               // q stays in registers
+  static constexpr int kQuery = kHeld ? 0 : kRows * kD;  // elements
   static constexpr int kStage = kTile * (kD + kDV);
   static constexpr int kRing = kStages * kStage;
   static constexpr int kPitch = kDV + 8;  // floats; rows 1 apart start 8 banks apart

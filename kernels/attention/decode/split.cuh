@@ -25,12 +25,12 @@ constexpr float kInf = __builtin_huge_valf();
 struct Work {
   AttentionSegment segment;
   int sequence = 0, kv_head = 0, group = 0;
-  int first_row = 0, rows = 0;             // of the packed rows
-  int first = 0, last = 0;                 // positions of the first and last of them
-  KeyTileRange range;                      // key tiles they see
-  int tile_begin = 0, tile_end = 0;        // those of this split, as indices of the range
-  int split = 0, splits = 1;               // among the splits that have keys
-  int slot = 0;                            // number of (sequence, kv head, row tile)
+  int first_row = 0, rows = 0;       // of the packed rows
+  int first = 0, last = 0;           // positions of the first and last of them
+  KeyTileRange range;                // key tiles they see
+  int tile_begin = 0, tile_end = 0;  // those of this split, as indices of the range
+  int split = 0, splits = 1;         // among the splits that have keys
+  int slot = 0;                      // number of (sequence, kv head, row tile)
 
   __device__ int token(int r) const { return (first_row + r) / group; }
   __device__ int head(int r) const { return kv_head * group + (first_row + r) % group; }
@@ -47,7 +47,7 @@ struct Work {
 template <int kTile, class T>
 __device__ inline bool find_work(const AttentionDecodeParams<T>& p, Work& w) {
   w.group = p.heads / p.kv_heads;
-  const int row_tiles = (p.tokens * w.group + kRows - 1) / kRows;
+  const int row_tiles = attention_decode_row_tiles(p.tokens, p.heads, p.kv_heads);
   int item = static_cast<int>(blockIdx.x);  // neighbours read the same rows of the cache
   const int row_tile = item % row_tiles;
   item /= row_tiles;

@@ -138,7 +138,7 @@ TEST_CASE("attention decode of two shares of the keys merges to the whole") {
                    kAbsolute, "merged lse");
 }
 
-TEST_CASE("attention decode reads lengths and pages on the device: one launch serves a growing cache") {
+TEST_CASE("attention decode reads lengths on the device: one launch serves a growing cache") {
   DecodeCase c;
   c.sequences = {{1, 200}, {1, 77}};
   c.splits = 3;

@@ -128,7 +128,8 @@ TEST_CASE("attention merge stays finite where scores are far apart") {
 }
 
 TEST_CASE("attention merge lets a NaN reach the output") {
-  Buffer<float> parts(std::vector<float>(8, 1.0f)), lses(std::vector<float>{NAN, 0.0f}), out(4), lse(1);
+  const Buffer<float> parts(std::vector<float>(8, 1.0f)), lses(std::vector<float>{NAN, 0.0f});
+  const Buffer<float> out(4), lse(1);
   kernels::AttentionMergeParams<float, float> p{parts.get(), lses.get(), out.get(), lse.get(),
                                                 4, 4, 4, 2, 1, 1, 4};
   kernels::attention_merge(p, nullptr);
