@@ -27,6 +27,17 @@ inline void check_logits(const Tensor& logits, const VocabularyChunk& chunk, con
   if (!narrow) check_dtype(*gradient, logits.dtype(), op, "gradient");
 }
 
+/// statistics [3, n] and what is made of them: targets and losses [n].
+inline void check_loss_rows(const Tensor& statistics, const Tensor& targets, const Tensor& losses,
+                            std::string_view op) {
+  check_rank(statistics, 2, op, "statistics");
+  check_sum(statistics, {3, statistics.size(1)}, statistics.dtype(), op, "statistics");
+  check_shape(targets, {statistics.size(1)}, op, "targets");
+  check_dtype(targets, DType::kI32, op, "targets");
+  check_contiguous(targets, op, "targets");
+  check_sum(losses, {statistics.size(1)}, statistics.dtype(), op, "losses");
+}
+
 inline void check_statistics(const Tensor& statistics, const Tensor& logits, std::string_view op) {
   check_sum(statistics, {3, logits.size(0)}, logits.dtype(), op, "statistics");
 }

@@ -305,7 +305,7 @@ TEST_CASE("cuda operations refuse what they do not support with the op and both 
   };
   Tensor wide = Tensor::empty({4}, DType::kF64, kGpu), out = Tensor::empty({4}, DType::kF32, kGpu);
   CHECK(message([&] { cuda::scale(wide, 1, wide); }) ==
-        "[scale] the CUDA backend computes in f32 and bf16, got f64");
+        "[scale] expected f32 or bf16, which the CUDA backend computes in, got f64");
   Tensor host = Tensor::empty({4}, DType::kF32);
   const std::string mixed = message([&] { cuda::add_scaled(host, 1, out, 1, out); });
   CHECK(mixed.find("[add_scaled] all must be on one device") == 0);

@@ -1,5 +1,6 @@
 // Launchers of the portable attention: refuse what the kernels cannot do, then hand over to the
 // file of the type. Formulas and plans: fwd_bf16.cu, bwd_bf16.cu, README.md.
+// Roofline: no kernel of its own.
 #include "kernels/attention/attention.h"
 
 #include "kernels/attention/checks.h"

@@ -104,8 +104,8 @@ void softmax_statistics(const Tensor& logits, const VocabularyChunk& chunk, cons
 }
 
 void cross_entropy_losses(const Tensor& statistics, const Tensor& targets, Tensor& losses) {
+  check_loss_rows(statistics, targets, losses, "cross_entropy_losses");
   const int64_t rows = statistics.size(1);
-  check_sum(losses, {rows}, statistics.dtype(), "cross_entropy_losses", "losses");
   dispatch_logits(statistics, [&]<typename S>() {
     const S *tops = statistics.data<S>(), *sums = tops + rows, *of_targets = sums + rows;
     for (int64_t r = 0; r < rows; ++r)

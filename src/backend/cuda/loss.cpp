@@ -49,7 +49,7 @@ void cross_entropy(Tensor& logits, const Tensor& targets, double logit_scale, Te
     p.logit_scale = static_cast<float>(logit_scale);
     p.rows = narrow(logits.size(0), "cross_entropy", "rows");
     p.vocab = narrow(logits.size(1), "cross_entropy", "vocab");
-    call("cross_entropy", {&logits, &targets, &losses},
+    call("cross_entropy", {&logits, &targets, &losses, d_logits == nullptr ? &logits : d_logits},
          [&](gpu::Stream stream) { kernels::cross_entropy(p, stream); });
   });
 }
@@ -66,7 +66,8 @@ void softmax_statistics(const Tensor& logits, const VocabularyChunk& chunk, cons
 }
 
 void cross_entropy_losses(const Tensor& statistics, const Tensor& targets, Tensor& losses) {
-  check_sum(losses, {statistics.size(1)}, statistics.dtype(), "cross_entropy_losses", "losses");
+  check_loss_rows(statistics, targets, losses, "cross_entropy_losses");
+  check_dtype(statistics, DType::kF32, "cross_entropy_losses", "statistics");
   call("cross_entropy_losses", {&statistics, &targets, &losses}, [&](gpu::Stream stream) {
     kernels::cross_entropy_losses(rows_of(statistics), targets.data<int32_t>(),
                                   losses.data<float>(),
@@ -80,7 +81,7 @@ void cross_entropy_gradient(const Tensor& logits, const VocabularyChunk& chunk,
   check_logits(logits, chunk, targets, &d_logits, "cross_entropy_gradient");
   check_statistics(statistics, logits, "cross_entropy_gradient");
   dispatch_kernel(d_logits.dtype(), "cross_entropy_gradient", [&]<typename T>() {
-    call("cross_entropy_gradient", {&logits, &targets, &statistics}, [&](gpu::Stream stream) {
+    call("cross_entropy_gradient", {&logits, &targets, &statistics, &d_logits}, [&](gpu::Stream stream) {
       kernels::cross_entropy_gradient(
           chunk_of(logits, chunk, targets, logit_scale, "cross_entropy_gradient"),
           rows_of(statistics), pointer<T>(d_logits), stream);
@@ -110,7 +111,9 @@ void kl_divergence(const Tensor& teacher, const Tensor& student, const Vocabular
     p.rows = narrow(student.size(0), "kl_divergence", "rows");
     p.columns = narrow(student.size(1), "kl_divergence", "columns");
     p.first = chunk.first == 0;
-    call("kl_divergence", {&student, &teacher, &targets},
+    call("kl_divergence",
+         {&student, &teacher, &targets, &teacher_statistics, &student_statistics, &losses,
+          d_student == nullptr ? &student : d_student},
          [&](gpu::Stream stream) { kernels::kl_divergence(p, stream); });
   });
 }
