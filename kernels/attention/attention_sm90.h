@@ -4,7 +4,7 @@
 
 namespace lh::kernels {
 
-/// bf16, head_dim and value_dim both 64 or both 128, no bias, no partial result, 16-byte aligned rows.
+/// bf16, head_dim and value_dim equal, 64, 96 or 128, no bias, no partial result, 16-byte aligned rows.
 /// Anything else is for attention_fwd.
 bool attention_fwd_sm90_supported(const AttentionFwdParams<xpu::bf16>& p);
 

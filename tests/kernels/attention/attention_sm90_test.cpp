@@ -17,7 +17,7 @@ std::vector<NamedCase> sm90_cases() {
   std::vector<NamedCase> cases;
   for (NamedCase& c : attention_cases()) {
     const int d = c.shape.head_dim;
-    if ((d == 64 || d == 128) && c.shape.value_dim == d && !c.bias) cases.push_back(c);
+    if ((d == 64 || d == 96 || d == 128) && c.shape.value_dim == d && !c.bias) cases.push_back(c);
   }
   cases.push_back({"round the ring, 64", packed({1300}, 1, 1)});
   cases.push_back({"round the ring, 128", packed({700}, 2, 1, 128, 128)});
@@ -54,7 +54,7 @@ TEST_CASE("attention forward for Hopper equals the dense formula") {
 TEST_CASE("attention forward for Hopper says what it does not support") {
   kernels::AttentionFwdParams<bf16> p;
   p.heads = p.kv_heads = 1;
-  p.head_dim = p.value_dim = 96;
+  p.head_dim = p.value_dim = 80;
   CHECK(!kernels::attention_fwd_sm90_supported(p));
   CHECK_THROWS_AS(kernels::attention_fwd_sm90(p, nullptr), xpu::Error);
   p.head_dim = p.value_dim = 128;
