@@ -185,13 +185,11 @@ void launch_fwd(const AttentionFwdParams<bf16>& p, xpu::Stream stream) {
   using C = FwdConfig<kD>;
   const auto blocks = static_cast<unsigned>(p.schedule.query_tile_count) *
                       static_cast<unsigned>(p.heads);
-  // A matrix without rows has no map; then no key is visible and the map is not used.
-  const bool keys = p.key_rows > 0;
-  const TensorMap q_map = tile_map<typename C::Query>(p.q, p.query_rows, p.heads, p.q_stride);
   xpu::launch<attention_fwd_sm90_kernel<C>>(
-      {blocks, kThreads, C::kSharedBytes, stream}, p, q_map,
-      keys ? tile_map<typename C::Key>(p.k, p.key_rows, p.kv_heads, p.k_stride) : q_map,
-      keys ? tile_map<typename C::Key>(p.v, p.key_rows, p.kv_heads, p.v_stride) : q_map);
+      {blocks, kThreads, C::kSharedBytes, stream}, p,
+      tile_map<typename C::Query>(p.q, p.query_rows, p.heads, p.q_stride),
+      tile_map<typename C::Key>(p.k, p.key_rows, p.kv_heads, p.k_stride),
+      tile_map<typename C::Key>(p.v, p.key_rows, p.kv_heads, p.v_stride));
 }
 
 }  // namespace softmax_sm90

@@ -56,9 +56,11 @@ struct Tile {
   }
 };
 
-/// Map of [rows, heads, kD] for tiles of type T.
+/// Map of [rows, heads, kD] for tiles of type T. A matrix without rows has none: then nothing is
+/// visible, and the map is not used.
 template <class T>
 TensorMap tile_map(const bf16* base, int rows, int heads, std::int64_t stride) {
+  if (rows == 0) return {};
   return xpu::make_tensor_map(base, 2, rows, static_cast<long>(heads) * T::kD, stride * 2, T::kRows,
                               T::kColumns);
 }
