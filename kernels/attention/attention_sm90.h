@@ -1,11 +1,12 @@
-// Softmax attention for Hopper (sm_90a): the copy engine, asynchronous matrix products, specialised warps.
+// Softmax attention for Hopper (sm_90a): the copy engine, asynchronous matrix products, specialised
+// warps.
 #pragma once
 #include "kernels/attention/params.h"
 
 namespace lh::kernels {
 
-/// bf16, head_dim and value_dim equal, 64, 96 or 128, no bias, no partial result, 16-byte aligned rows.
-/// Anything else is for attention_fwd.
+/// bf16, head_dim and value_dim equal, 64, 96 or 128, no bias, no partial result, 16-byte aligned
+/// rows. Anything else is for attention_fwd.
 bool attention_fwd_sm90_supported(const AttentionFwdParams<xpu::bf16>& p);
 
 /// Rows of a query tile in the schedule.

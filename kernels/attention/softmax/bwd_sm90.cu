@@ -1,30 +1,32 @@
 // Softmax attention backward for Hopper, bf16, from lse and delta = rowsum(dout out) - dlse.
 //   p_ij = exp(s_ij - lse_i),  ds_ij = p_ij (dout_i v_j - delta_i)
 //   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i p_ij dout_i
-// Two passes of 3 + 4 products, against 5 in one pass over keys. The one pass must add dq up across blocks.
-//   Without atomics or waiting for other blocks that means an fp32 dq per key tile, 4 d nq nk / 128 bytes a
-//   head: 17 GB for 8 causal documents of 8192 tokens with 32 heads of 128, and 9 ms to write and read it
-//   at 4.8 TB/s, more than the two products saved take (3.1 TFLOP, 5 ms). It would also send p and ds
-//   through shared memory, which bounds it: there dv, dk and dq need them in both orders. Here each pass
-//   has the order it needs: rows of queries for dq, rows of keys for dk and dv, so that p and ds stay
-//   in registers as left operands.
-// Tiling: a block of three warpgroups, as forward, per (128 queries, head) or (128 keys, key head). A
-//   producer thread asks the copy engine for the block's own two tiles and for the passing ones, which go
-//   round a ring of stages; two consumer warpgroups own 64 rows each. In the pass over keys the block walks the
-//   queries of all heads of its group, and a second producer warp brings lse, delta and the place of each
-//   tile, so that the consumers keep no walk in registers.
-// Overlap: the exponentials of s run while dout v is made, and all elementwise work of one consumer while
-//   the products of the other run; it is about half as long (d 128), so the tensor cores need no more.
-// Shared memory: own tiles and stages, swizzled (tile_sm90.cuh). dq: 128 keys pass, in 2 stages at d = 128 (192
-//   KiB), 3 at 96 (192 KiB), 4 at 64 (160 KiB). dk and dv: 64 queries pass in 4 stages (192, 144 KiB), at d = 64
-//   128 in 4 (160 KiB), and 8 bytes of lse and delta a query.
-// Registers: 40 for the producers, 232 for the consumers (setmaxnreg): accumulators take at most 192.
-// Masks: tiles outside the mask are not visited; rows of other documents that a box brings along are masked
-//   (keys), have lse = +inf (queries), or are not stored (own rows).
+// Two passes of 3 + 4 products, against 5 in one pass over keys. The one pass must add dq up across
+//   blocks. Without atomics or waiting for other blocks that takes an fp32 dq per key tile, 4 d nq
+//   nk / 128 bytes a head: 34 GB for 8 causal documents of 8192 tokens with 32 heads of 128, and 14
+//   ms to write and read it at 4.8 TB/s, twice what the two products saved take (4.4 TFLOP, 7 ms).
+//   It would also send ds through shared memory, whose rate then bounds it: dk and dq need ds in
+//   both orders. Here each pass has the order it needs, rows of queries for dq and rows of keys for
+//   dk and dv, so that p and ds stay in registers as left operands.
+// Tiling: a block of three warpgroups, as forward, per (128 queries, head) or (128 keys, key head).
+//   One warp of the first asks the copy engine for the block's own two tiles and for the passing
+//   ones, which go round a ring of stages; two consumer warpgroups own 64 rows each. In the pass
+//   over keys the block walks the queries of all heads of its group; the producer also brings lse,
+//   delta and the place of each tile, so that the consumers keep no walk in registers.
+// Overlap: the exponentials of s run while dout v is made, and all elementwise work of one consumer
+//   while the products of the other run, of which there is twice as much (d 128, in cycles of
+//   either unit).
+// Shared memory: own tiles and stages, swizzled (tile_sm90.cuh). dq: 128 keys pass, in 2 stages at
+//   d = 128 (192 KiB), 3 at 96 (192 KiB), 4 at 64 (160 KiB). dk and dv: 64 queries pass in 4 stages
+//   (192, 144 KiB), at d = 64 128 in 4 (160 KiB), and 8 bytes of lse and delta a query.
+// Registers: 24 for the producer, 240 for the consumers (setmaxnreg); accumulators take at most
+//   192.
+// Masks: tiles outside the mask are not visited; rows of other documents that a box brings along
+//   are masked (keys), have lse = +inf (queries), or are not stored (own rows).
 // Numerics: products and sums fp32; p and ds are rounded to bf16 for the products they enter.
 // Determinism: bitwise; every sum has one owner and a fixed order.
-// Roofline, an unmeasured estimate: 14 d flops per visible pair. At the 650 of 989 TFLOP/s that the forward
-//   design reaches: 8 documents of 8192, 32 heads of 128: 15.4 TFLOP, 24 ms.
+// Roofline, an unmeasured estimate: 14 d flops per visible pair. At the 650 of 989 TFLOP/s that the
+//   forward design reaches: 8 documents of 8192, 32 heads of 128: 15.4 TFLOP, 24 ms.
 #include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/softmax/query_walk.h"
 #include "kernels/attention/softmax/tile_sm90.cuh"
@@ -192,7 +194,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   XPU_SHARED(Mbarrier, dout_full, [kStages]);
   XPU_SHARED(Mbarrier, stats_full, [kStages]);
   XPU_SHARED(Mbarrier, empty, [kStages]);
-  XPU_SHARED(softmax::QueryWalk, walk, [1]);  // of one thread, which has few registers
+  XPU_SHARED(softmax::QueryWalk, walk, [1]);  // of one thread, which has 24 registers
   XPU_SHARED(PassingQueries, passing, [kStages]);
   XPU_SHARED(float, stats, [kStages][2][kN]);  // lse, delta
   bf16* const v_tile = k_tile + Own::kSize;
@@ -367,19 +369,23 @@ bool attention_bwd_sm90_supported(const AttentionBwdParams<xpu::bf16>& p) {
 
 void attention_bwd_sm90(const AttentionBwdParams<xpu::bf16>& p, xpu::Stream stream) {
   if (!attention_bwd_sm90_supported(p)) {
-    throw xpu::Error("attention_bwd_sm90: bf16 heads of 64, 96 or 128 in 16-byte aligned rows without bias, "
-                     "got head dims " + std::to_string(p.head_dim) + " and " +
+    throw xpu::Error("attention_bwd_sm90: bf16 heads of 64, 96 or 128 in 16-byte aligned rows "
+                     "without bias, got head dims " + std::to_string(p.head_dim) + " and " +
                      std::to_string(p.value_dim));
   }
   const AttentionSchedule& work = p.schedule;
-  const auto built_for = [](int tiles, int rows, int wanted) { return tiles == 0 || rows == wanted; };
+  const auto built_for = [](int tiles, int rows, int wanted) {
+    return tiles == 0 || rows == wanted;
+  };
   if (!built_for(work.query_tile_count, work.query_tile_rows, kAttentionBwdSm90QueryTile) ||
       !built_for(work.key_tile_count, work.key_tile_rows, kAttentionBwdSm90KeyTile)) {
-    throw xpu::Error("attention_bwd_sm90: the schedule has tiles of 128 queries and 128 keys, got " +
-                     std::to_string(work.query_tile_rows) + " and " +
+    throw xpu::Error("attention_bwd_sm90: the schedule has tiles of 128 queries and 128 keys, "
+                     "got " + std::to_string(work.query_tile_rows) + " and " +
                      std::to_string(work.key_tile_rows));
   }
-  softmax_sm90::with_head_dim(p.head_dim, [&]<int kD> { softmax_sm90::launch_bwd<kD>(p, stream); });
+  softmax_sm90::with_head_dim(p.head_dim, [&]<int kD> {
+    softmax_sm90::launch_bwd<kD>(p, stream);
+  });
 }
 
 }  // namespace lh::kernels

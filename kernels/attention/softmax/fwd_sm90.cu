@@ -1,19 +1,23 @@
 // Softmax attention forward for Hopper, bf16, after FlashAttention-3 (Shah et al. 2024).
 //   s_ij = scale q_i k_j,  p_ij = exp(s_ij - lse_i),  out_i = sum_j p_ij v_j
-// Tiling: a block of three warpgroups per (128 queries, head). One thread of the first asks the copy engine for q
-//   and for tiles of 128 keys and values, which go round a ring of stages with a full and an empty
-//   mbarrier each; the other two warpgroups own 64 query rows each. While one of them is in its softmax, the
-//   products of the other run: named barriers hand the tensor cores back and forth.
-// Products: s = q k^T from shared memory; p stays in registers as the left operand of p v, with v read
-//   along its rows (transposed operand), so nothing is written back to shared memory.
-// Shared memory: q, then stages of k and v, in swizzled sub-tiles (tile_sm90.cuh): 160 KiB at d = 128 (2
-//   stages), 168 KiB at d = 96 (3), 144 KiB at d = 64 (4).
-// Masks: key tiles outside the mask are not visited (mask.h); rows of other documents that a box brings along are
-//   masked or not stored.
+// Tiling: a block of three warpgroups per (128 queries, head). One thread of the first asks the
+//   copy engine for q and for tiles of 128 keys and values, which go round a ring of stages with a
+//   full and an empty mbarrier each; the other two warpgroups, the consumers, own 64 query rows
+//   each.
+// Overlap: a consumer asks for the scores of a tile together with the p v of the tile before, and
+//   its softmax runs while p v does. Named barriers hand the tensor cores back and forth between
+//   the two consumers, so that the softmax of one also meets the products of the other.
+// Products: s = q k^T from shared memory; p stays in registers as the left operand of p v, with v
+//   read along its rows (transposed operand), so nothing is written back to shared memory.
+// Shared memory: q, then stages of k and v, in swizzled sub-tiles (tile_sm90.cuh): 160 KiB at d =
+//   128 (2 stages), 168 KiB at d = 96 (3), 144 KiB at d = 64 (4).
+// Masks: key tiles outside the mask are not visited (mask.h); rows of other documents that a box
+//   brings along are masked or not stored.
 // Numerics: as fwd_bf16.cu. Determinism: bitwise; key tiles in ascending order.
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg).
-// Roofline, an unmeasured estimate: 4 d flops per visible pair; the published kernel of this design reaches
-//   about 650 of 989 TFLOP/s at d 128, causal, 16k: 8 documents of 8192, 32 heads: 4.4 TFLOP, 6.8 ms.
+// Roofline, an unmeasured estimate: 4 d flops per visible pair; the published kernel of this design
+//   reaches about 650 of 989 TFLOP/s at d 128, causal, 16k: 8 documents of 8192, 32 heads: 4.4
+//   TFLOP, 6.8 ms.
 #include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/softmax/tile_sm90.cuh"
 
@@ -36,7 +40,8 @@ struct FwdConfig {
 
 template <class C>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_fwd_sm90_kernel(const AttentionFwdParams<bf16> p, const XPU_GRID_CONSTANT TensorMap q_map,
+    attention_fwd_sm90_kernel(const AttentionFwdParams<bf16> p,
+                              const XPU_GRID_CONSTANT TensorMap q_map,
                               const XPU_GRID_CONSTANT TensorMap k_map,
                               const XPU_GRID_CONSTANT TensorMap v_map) {
   constexpr int kD = C::kD, kStages = C::kStages;
@@ -95,24 +100,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int lane = thread % 32, g = lane / 4, t = lane % 4;
   const int own_row = 64 * consumer + thread / 32 * 16 + g;  // and own_row + 8, in the query tile
   const float factor = p.scale * kLog2E;
-  float out[kD / 2] = {}, maximum[2] = {-kInf, -kInf}, sum[2] = {};
+  float out[kD / 2] = {}, score[kN / 2], maximum[2] = {-kInf, -kInf}, sum[2] = {};
+  std::uint32_t weights[kN / 16][4];
 
-  // The first consumer begins; each then waits for its turn and passes it on.
-  if (consumer == 1 && tiles > 0) xpu::named_arrive(kTurn, 256);
-  if (tiles > 0) xpu::mbarrier_wait(q_full, 0);
-  for (int i = 0; i < tiles; ++i) {
-    const int s = i % kStages, phase = i / kStages & 1;
-    const bf16* k_tile = stages + 2 * s * Key::kSize;
-    const bf16* v_tile = k_tile + Key::kSize;
-    float score[kN / 2];
-    xpu::mbarrier_wait(&k_full[s], phase);
-    xpu::named_sync(kTurn + consumer, 256);
-    multiply_rows<Query, Key>(score, q_tile, 64 * consumer, k_tile);
-    xpu::wgmma_wait<0>();
-    // The last round of the second consumer has nobody to pass the turn to.
-    if (consumer == 0 || i + 1 < tiles) xpu::named_arrive(kTurn + 1 - consumer, 256);
-    if (thread == 0) xpu::mbarrier_arrive(&k_empty[s]);
-
+  const auto k_tile = [&](int i) { return stages + 2 * (i % kStages) * Key::kSize; };
+  const auto v_tile = [&](int i) { return k_tile(i) + Key::kSize; };
+  const auto phase = [](int i) { return i / kStages & 1; };
+  // Turns the scores of key tile i into weights; rows of out are to be multiplied by correction.
+  const auto soften = [&](int i, float(&correction)[2]) {
     const int key = range.at(i) * kN;
     if (needs_mask(p.mask, segment.key_length, first, last, key, kN)) {
 #pragma unroll
@@ -135,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       top = fmaxf(top, xpu::shuffle_xor(top, 2));
       top = fmaxf(maximum[half], top * factor);
       const float base = top == -kInf ? 0.0f : top;  // a row that saw nothing so far
-      const float correction = xpu::fast_exp2(maximum[half] - base);
+      correction[half] = xpu::fast_exp2(maximum[half] - base);
       maximum[half] = top;
       float partial = 0.0f;
 #pragma unroll
@@ -147,20 +142,42 @@ __global__ void __launch_bounds__(kThreads, 1)
           partial += x;
         }
       }
-      sum[half] = sum[half] * correction + partial;
-#pragma unroll
-      for (int j = 0; j < kD / 8; ++j) {
-        out[4 * j + 2 * half] *= correction;
-        out[4 * j + 2 * half + 1] *= correction;
-      }
+      sum[half] = sum[half] * correction[half] + partial;
     }
+  };
 
-    xpu::mbarrier_wait(&v_full[s], phase);
-    std::uint32_t weights[kN / 16][4];
-    pack_weights<kN>(weights, score);
-    multiply_weights<Key>(out, weights, v_tile);
+  if (tiles > 0) {
+    float correction[2];
+    xpu::mbarrier_wait(q_full, 0);
+    xpu::mbarrier_wait(&k_full[0], 0);
+    multiply_rows<Query, Key>(score, q_tile, 64 * consumer, k_tile(0));
+    // The first consumer begins; each then waits for its turn and passes it on.
+    if (consumer == 1 && tiles > 1) xpu::named_arrive(kTurn, 256);
     xpu::wgmma_wait<0>();
-    if (thread == 0) xpu::mbarrier_arrive(&v_empty[s]);
+    if (thread == 0) xpu::mbarrier_arrive(&k_empty[0]);
+    soften(0, correction);
+    pack_weights<kN>(weights, score);
+    for (int i = 1; i < tiles; ++i) {
+      const int s = i % kStages, before = (i - 1) % kStages;
+      xpu::mbarrier_wait(&k_full[s], phase(i));
+      xpu::named_sync(kTurn + consumer, 256);
+      multiply_rows<Query, Key>(score, q_tile, 64 * consumer, k_tile(i));
+      xpu::mbarrier_wait(&v_full[before], phase(i - 1));
+      multiply_weights<Key>(out, weights, v_tile(i - 1));
+      // The last round of the second consumer has nobody to pass the turn to.
+      if (consumer == 0 || i + 1 < tiles) xpu::named_arrive(kTurn + 1 - consumer, 256);
+      xpu::wgmma_wait<1>();
+      if (thread == 0) xpu::mbarrier_arrive(&k_empty[s]);
+      soften(i, correction);
+      xpu::wgmma_wait<0>();
+      if (thread == 0) xpu::mbarrier_arrive(&v_empty[before]);
+#pragma unroll
+      for (int j = 0; j < kD / 2; ++j) out[j] *= correction[j / 2 % 2];
+      pack_weights<kN>(weights, score);
+    }
+    xpu::mbarrier_wait(&v_full[(tiles - 1) % kStages], phase(tiles - 1));
+    multiply_weights<Key>(out, weights, v_tile(tiles - 1));
+    xpu::wgmma_wait<0>();
   }
 
   float inverse[2];
@@ -202,8 +219,8 @@ bool attention_fwd_sm90_supported(const AttentionFwdParams<xpu::bf16>& p) {
 
 void attention_fwd_sm90(const AttentionFwdParams<xpu::bf16>& p, xpu::Stream stream) {
   if (!attention_fwd_sm90_supported(p)) {
-    throw xpu::Error("attention_fwd_sm90: bf16 heads of 64, 96 or 128 in 16-byte aligned rows without bias, got "
-                     "head dims " + std::to_string(p.head_dim) + " and " +
+    throw xpu::Error("attention_fwd_sm90: bf16 heads of 64, 96 or 128 in 16-byte aligned rows "
+                     "without bias, got head dims " + std::to_string(p.head_dim) + " and " +
                      std::to_string(p.value_dim));
   }
   if (p.schedule.query_tile_count == 0) return;
@@ -211,7 +228,9 @@ void attention_fwd_sm90(const AttentionFwdParams<xpu::bf16>& p, xpu::Stream stre
     throw xpu::Error("attention_fwd_sm90: the schedule has tiles of 128 rows, got " +
                      std::to_string(p.schedule.query_tile_rows));
   }
-  softmax_sm90::with_head_dim(p.head_dim, [&]<int kD> { softmax_sm90::launch_fwd<kD>(p, stream); });
+  softmax_sm90::with_head_dim(p.head_dim, [&]<int kD> {
+    softmax_sm90::launch_fwd<kD>(p, stream);
+  });
 }
 
 }  // namespace lh::kernels

@@ -17,8 +17,8 @@ constexpr int kOwnBarrier = 3;  // named barriers 4 and 5: within each consumer
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 constexpr float kInf = __builtin_huge_valf();
 
-/// kRows x kD in sub-tiles of 64 columns with the 128-byte swizzle; heads of 96 in three of 32 columns
-/// with the 64-byte one, which is as free of bank conflicts, so that nothing is padded.
+/// kRows x kD in sub-tiles of 64 columns with the 128-byte swizzle; heads of 96 in three of 32
+/// columns with the 64-byte one, which is as free of bank conflicts, so that nothing is padded.
 template <int kRows_, int kD_>
 struct Tile {
   static constexpr int kRows = kRows_, kD = kD_;
@@ -28,7 +28,8 @@ struct Tile {
   static_assert(kD % kColumns == 0);
 
   /// Starts loading (column, row) of the map on; rows and columns outside the matrix become zero.
-  __device__ static void load(bf16* tile, const TensorMap& map, int column, int row, Mbarrier* full) {
+  __device__ static void load(bf16* tile, const TensorMap& map, int column, int row,
+                              Mbarrier* full) {
 #pragma unroll
     for (int c = 0; c < kD / kColumns; ++c) {
       xpu::tma_load(tile + c * kRows * kColumns, map, column + c * kColumns, row, full);
@@ -103,8 +104,9 @@ __device__ inline void multiply_weights(float (&acc)[B::kD / 2],
   xpu::wgmma_commit();
 }
 
-/// Stores a consumer's 64 rows from row `row` on, times factor0 and (rows 8 further) factor1, cut at
-/// row `rows` of the tile: by way of the tile, whose rows nobody else reads, in whole 16-byte pieces.
+/// Stores a consumer's 64 rows from row `row` on, times factor0 and (rows 8 further) factor1, cut
+/// at row `rows` of the tile: by way of the tile, whose rows nobody else reads, in whole 16-byte
+/// pieces.
 template <class T>
 __device__ inline void store_rows(bf16* tile, const float (&acc)[T::kD / 2], int row, float factor0,
                                   float factor1, bf16* global, std::int64_t stride, int rows) {

@@ -94,9 +94,9 @@ __device__ __forceinline__ void registers_shrink_to() {
 }
 
 /// Map of a row-major matrix of 2- or 4-byte elements whose boxes lie swizzled in shared memory, as
-/// wgmma reads them: with box rows of 128 bytes, 16-byte chunk c of row r lies at chunk c ^ (r % 8);
-/// with 64 bytes, at c ^ (r / 2 % 4). `base` and row_bytes are multiples of 16; shared tiles are
-/// aligned to 8 box rows.
+/// wgmma reads them: with box rows of 128 bytes, 16-byte chunk c of row r lies at chunk
+/// c ^ (r % 8); with 64 bytes, at c ^ (r / 2 % 4). `base` and row_bytes are multiples of 16; shared
+/// tiles are aligned to 8 box rows.
 inline TensorMap make_tensor_map(const void* base, int element_bytes, long rows, long columns,
                                  long row_bytes, int box_rows, int box_columns) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,

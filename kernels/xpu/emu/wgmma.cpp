@@ -50,7 +50,9 @@ float value_of(bf16 x) { return to_float(x); }
 void read_operand(std::uint64_t descriptor, bool outer, int count, float (*out)[16], Where where,
                   bool for_race) {
   const int layout = static_cast<int>(descriptor >> 62);
-  if (layout != 1 && layout != 2) fail(where, "wgmma: operands have swizzled rows of 64 or 128 bytes");
+  if (layout != 1 && layout != 2) {
+    fail(where, "wgmma: operands have swizzled rows of 64 or 128 bytes");
+  }
   const int row_bytes = layout == 1 ? 128 : 64, row_chunks = row_bytes / 16;
   const auto start = static_cast<std::uint32_t>(descriptor & 0x3fff) << 4;
   const auto lead = static_cast<std::uint32_t>(descriptor >> 16 & 0x3fff) << 4;

@@ -1,5 +1,5 @@
-// The Hopper passes against the dense formula in fp64, on the cases they support and on longer ones that
-// go round their rings.
+// The Hopper passes against the dense formula in fp64, on the cases they support and on longer ones
+// that go round their rings.
 #include "kernels/attention/attention_sm90.h"
 
 #include "kernels/attention/cases.h"
