@@ -27,6 +27,11 @@ std::vector<NamedCase> sm90_cases() {
   cases.push_back({"ragged, 128", packed({127, 128, 129, 1, 63}, 4, 1, 128, 128), false, 8});
   cases.push_back({"window across tiles", packed({600}, 1, 1, 128, 128, windowed(150, 4))});
   cases.push_back({"window across tiles, 96", packed({500}, 2, 1, 96, 96, windowed(150, 4))});
+  // Only the last query of a tile is too far from its first key.
+  cases.push_back({"window to the corner of a tile of 64 queries",
+                   packed({200}, 1, 1, 128, 128, windowed(191))});
+  cases.push_back({"window to the corner of a tile of 128 queries",
+                   packed({300}, 1, 1, 64, 64, windowed(255))});
   AttentionCase c = packed({300}, 4, 2, 96, 96);
   c.mask.causal = false;
   cases.push_back({"all keys, 96", c});
