@@ -12,7 +12,7 @@
 // Shared memory: q, then stages of k and v, in swizzled sub-tiles (tile_sm90.cuh): 160 KiB at d =
 //   128 (2 stages), 168 KiB at d = 96 (3), 144 KiB at d = 64 (4).
 // Masks: key tiles outside the mask are not visited (mask.h); rows of other documents that a box
-//   brings along are masked or not stored.
+//   brings along are masked (scores), cleared (values) or not stored.
 // Numerics: as fwd_bf16.cu. Determinism: bitwise; key tiles in ascending order.
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg).
 // Roofline, an unmeasured estimate: 4 d flops per visible pair; the published kernel of this design
@@ -176,6 +176,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       pack_weights<kN>(weights, score);
     }
     xpu::mbarrier_wait(&v_full[(tiles - 1) % kStages], phase(tiles - 1));
+    const int keys = segment.key_length - range.at(tiles - 1) * kN;  // only the last tile is cut
+    if (keys < kN) clear_rows<Key>({v_tile(tiles - 1)}, keys);
     multiply_weights<Key>(out, weights, v_tile(tiles - 1));
     xpu::wgmma_wait<0>();
   }

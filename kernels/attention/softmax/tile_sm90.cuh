@@ -13,7 +13,8 @@ using xpu::TensorMap;
 constexpr int kConsumers = 2;  // warpgroups with 64 rows each of the block's own tile
 constexpr int kOwnRows = 64 * kConsumers;
 constexpr int kThreads = 128 * (kConsumers + 1);
-constexpr int kOwnBarrier = 3;  // named barriers 4 and 5: within each consumer
+constexpr int kOwnBarrier = 3;   // named barriers 4 and 5: within each consumer
+constexpr int kBothBarrier = 6;  // both consumers
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 constexpr float kInf = __builtin_huge_valf();
 
@@ -102,6 +103,22 @@ __device__ inline void multiply_weights(float (&acc)[B::kD / 2],
     xpu::wgmma<xpu::kOuter>(acc, weights[step], B::outer(b, step), true);
   }
   xpu::wgmma_commit();
+}
+
+/// Clears rows [from, kRows) of the present tiles for both consumers, which all call it: a box brings
+/// along what lies behind a segment, and that may be no number, which a weight of 0 does not hide.
+template <class T, int kTiles>
+__device__ inline void clear_rows(bf16* const (&tiles)[kTiles], int from) {
+  constexpr int kChunks = T::kD / 8;
+#pragma unroll 1
+  for (int i = threadIdx.x - 128; i < (T::kRows - from) * kChunks; i += 128 * kConsumers) {
+#pragma unroll
+    for (bf16* const tile : tiles) {
+      xpu::store_vec(T::chunk(tile, from + i / kChunks, i % kChunks), xpu::Vec<bf16, 8>{});
+    }
+  }
+  xpu::fence_proxy_async();
+  xpu::named_sync(kBothBarrier, 128 * kConsumers);
 }
 
 /// Stores a consumer's 64 rows from row `row` on, times factor0 and (rows 8 further) factor1, cut

@@ -24,6 +24,15 @@ struct Rows {
     }
     xpu::copy_in(buffer.get(), all.data(), all.size() * sizeof(T));
   }
+  /// Makes the rows that are not `used` NaN.
+  void poison(const std::vector<bool>& used) {
+    std::vector<T> all = buffer.host();
+    for (int r = 0; r < rows; ++r) {
+      if (used[std::size_t(r)]) continue;
+      std::fill_n(all.begin() + r * stride, width, xpu::from_float<T>(std::nanf("")));
+    }
+    if (!all.empty()) xpu::copy_in(buffer.get(), all.data(), all.size() * sizeof(T));
+  }
   /// No gap after the last row, so that a read past it leaves the buffer.
   std::size_t size() const {
     return rows == 0 ? 0 : static_cast<std::size_t>((rows - 1) * stride + width);
@@ -67,7 +76,18 @@ class AttentionRun {
         stats(kernels::attention_bwd_workspace(c.nq, c.heads)),
         segments_(c.segments),
         with_bias_(with_bias),
-        with_dlse_(with_dlse) {}
+        with_dlse_(with_dlse) {
+    // Rows that no segment names may hold anything.
+    std::vector<bool> queries(std::size_t(c.nq)), keys(std::size_t(c.nk));
+    for (const auto& s : c.segments) {
+      std::fill_n(queries.begin() + s.query_begin, s.query_length, true);
+      std::fill_n(keys.begin() + s.key_begin, s.key_length, true);
+    }
+    q.poison(queries);
+    dout.poison(queries);
+    k.poison(keys);
+    v.poison(keys);
+  }
 
   AttentionInputs inputs() const {
     AttentionInputs in{q.dense(), k.dense(), v.dense(), dout.dense(), {}, {}};
