@@ -205,7 +205,7 @@ TEST_CASE("cuda attention equals the CPU's over packed documents windows sinks a
   AttentionPlan cached;  // two new queries after 69 keys; rows outside every segment are 0
   cached.segments = {{3, 2, 0, 71, 69}};
   for (const DType dtype : kTypes)
-    for (const int64_t d : {16, 64, 128})
+    for (const int64_t d : {16, 64, 96, 128})
       for (AttentionPlan* plan : {&packed, &windowed, &cached}) {
         CAPTURE(d);
         plan->scale = 1 / std::sqrt(static_cast<double>(d));

@@ -122,14 +122,22 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
     p.dk_stride = row_stride(dk, "dk");
     p.dv_stride = row_stride(dv, "dv");
     p.query_rows = rows_of(q, "query rows");
+    p.key_rows = rows_of(k, "key rows");
     const Tensor stats =
         workspace(kernels::attention_bwd_workspace(p.query_rows, p.heads) * sizeof(float),
                   q.device());
     p.stats = reinterpret_cast<float*>(stats.raw());
     call("attention_backward", {&q, &k, &v, &out, &lse, &d_out, &dq, &dk, &dv}, [&](gpu::Stream stream) {
+      kernels::attention_bwd_prepare(p, stream);
+      if constexpr (std::is_same_v<T, bf16>) {
+        if (gpu::capability(q.device()) == 90 && kernels::attention_bwd_sm90_supported(p)) {
+          p.schedule = schedule_of(plan, kernels::kAttentionBwdSm90QueryTile,
+                                   kernels::kAttentionBwdSm90KeyTile, q.device()).view;
+          return kernels::attention_bwd_sm90(p, stream);
+        }
+      }
       const auto tiles = kernels::attention_tiles<kernel_t<T>>(p.head_dim, p.value_dim);
       p.schedule = schedule_of(plan, tiles.bwd_dq, tiles.bwd_dkv, q.device()).view;
-      kernels::attention_bwd_prepare(p, stream);
       kernels::attention_bwd(p, stream);
     });
   });
