@@ -10,7 +10,8 @@ constexpr const char* kFooter =
     "\nlonghand launch [OPTIONS] [--] PROGRAM [ARGUMENTS]\n"
     "The program is any program, or one of longhand's commands: longhand launch -- train RECIPE.\n"
     "Every option is also read from PET_<NAME>, as torchrun does: PET_NPROC_PER_NODE=8.\n"
-    "Workers get torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, ...),\n"
+    "Workers get torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, "
+    "...),\n"
     "LH_GENERATION, the same number on all nodes, and LH_ERROR_FILE for the reason of their end.\n"
     "\nExit codes: 0 all workers returned 0; 1 the job failed, or was stopped without saving;\n"
     "2 wrong options; 75 stopped after saving (all workers returned 0 or 75): run it again.\n"
@@ -81,11 +82,14 @@ std::shared_ptr<LaunchOptions> add_launch_options(CLI::App& command) {
   // torchrun's options that have no work here: programs are executed as they are, and ends are
   // noticed without polling.
   const char* const kIgnored = "Taken for torchrun's sake, without effect";
-  command.add_flag_function("--no-python", [](int64_t) {}, "Every program is run as it is")
+  command
+      .add_flag_function(
+          "--no-python", [](int64_t) {}, "Every program is run as it is")
       ->group(kIgnored);
   command
-      .add_option_function<std::string>("--monitor-interval,--start-method",
-                                        [](const std::string&) {}, "Ends are noticed at once")
+      .add_option_function<std::string>(
+          "--monitor-interval,--start-method", [](const std::string&) {},
+          "Ends are noticed at once")
       ->group(kIgnored);
   return o;
 }
@@ -106,7 +110,7 @@ LaunchWords split_launch_words(const CLI::App& command, const std::vector<std::s
     // An option's value is the next word, unless it's in this one: --nnodes=2, -r3.
     const std::string name = word.starts_with("--") ? word.substr(0, equals) : word.substr(0, 2);
     const CLI::Option* option = command.get_option_no_throw(name);
-    if (option != nullptr && option->get_type_size() != 0 && name.size() == word.size() &&
+    if (option != nullptr && option->get_items_expected_max() != 0 && name.size() == word.size() &&
         i + 1 < words.size())
       result.own.push_back(words[++i]);
   }

@@ -149,10 +149,14 @@ void Connection::send(const Message& message) {
 void Connection::flush() {
   while (!broken_ && !outgoing_.empty()) {
     const ssize_t wrote = ::send(fd_, outgoing_.data(), outgoing_.size(), MSG_NOSIGNAL);
-    if (wrote > 0) outgoing_.erase(0, static_cast<size_t>(wrote));
-    else if (errno == EINTR) continue;
-    else if (errno == EAGAIN || errno == EWOULDBLOCK) break;
-    else broken_ = true;  // receive() says so
+    if (wrote > 0)
+      outgoing_.erase(0, static_cast<size_t>(wrote));
+    else if (errno == EINTR)
+      continue;
+    else if (errno == EAGAIN || errno == EWOULDBLOCK)
+      break;
+    else
+      broken_ = true;  // receive() says so
   }
   if (broken_) outgoing_.clear();
   if (outgoing_.size() > kMostUnsent) broken_ = true;

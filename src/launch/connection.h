@@ -60,7 +60,7 @@ class Connection {
   /// bytes that are none.
   bool receive(std::vector<Message>& messages);
 
-  std::string peer() const;        // the other side's address
+  std::string peer() const;  // the other side's address
   Address own_address() const;
 
  private:

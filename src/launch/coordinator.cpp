@@ -4,6 +4,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/log.h"
 
@@ -24,6 +26,11 @@ Coordinator::~Coordinator() {
   loop_.forget(listener_.fd);
   ::close(listener_.fd);
   for (const auto& [id, client] : connections_) loop_.forget(client.connection->fd());
+}
+
+bool Coordinator::done() const {
+  return job_.over() && std::none_of(connections_.begin(), connections_.end(),
+                                     [](const auto& entry) { return entry.second.known; });
 }
 
 void Coordinator::accept_all() {
@@ -86,8 +93,10 @@ void Coordinator::deliver() {
       if (found == connections_.end()) continue;
       found->second.connection->send(out.message);
       found->second.closing |= out.close_after;
-      if (found->second.closing && !found->second.connection->wants_write()) drop(out.to);
-      else rewatch(out.to);
+      if (found->second.closing && !found->second.connection->wants_write())
+        drop(out.to);
+      else
+        rewatch(out.to);
     }
   }
 }

@@ -20,7 +20,7 @@ class Coordinator {
 
   void tick();
   /// The job is over and every launcher has hung up.
-  bool done() const { return job_.over() && connections_.empty(); }
+  bool done() const;
   int64_t port() const { return listener_.port; }
 
  private:

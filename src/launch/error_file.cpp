@@ -15,8 +15,7 @@ using nlohmann::json;
 constexpr size_t kLongest = 8 << 10;  // bytes of a message: it travels to every node
 
 double unix_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 std::string trimmed(std::string text) {
@@ -38,8 +37,10 @@ std::string tail_of(const std::filesystem::path& path, int64_t bytes) {
 /// The age behind a time stamp of 1-s or better resolution, given as a number or a string.
 double age_of(const json& stamp, double now) {
   double then = now;
-  if (stamp.is_number()) then = stamp.get<double>();
-  else if (stamp.is_string()) then = std::atof(stamp.get<std::string>().c_str());
+  if (stamp.is_number())
+    then = stamp.get<double>();
+  else if (stamp.is_string())
+    then = std::atof(stamp.get<std::string>().c_str());
   const double age = now - then;
   return age > 0 && age < 3600 ? age : 0;
 }
@@ -52,14 +53,13 @@ void write_last_words(std::string_view message, bool consequence) {
   if (path == nullptr || *path == '\0') return;
   try {
     const double now = unix_seconds();
-    const json words = {
-        {"message",
-         {{"message", trimmed(std::string(message))},
-          {"extraInfo",
-           {{"py_callstack", ""},
-            {"timestamp", fmt::format("{}", static_cast<int64_t>(now))},
-            {"exact_timestamp", now},
-            {"consequence", consequence}}}}}};
+    const json words = {{"message",
+                         {{"message", trimmed(std::string(message))},
+                          {"extraInfo",
+                           {{"py_callstack", ""},
+                            {"timestamp", fmt::format("{}", static_cast<int64_t>(now))},
+                            {"exact_timestamp", now},
+                            {"consequence", consequence}}}}}};
     // Whole or absent, because the reader may come at any moment.
     const std::string temporary = fmt::format("{}.part", path);
     std::ofstream(temporary) << words.dump(-1, ' ', false, json::error_handler_t::replace);

@@ -14,7 +14,7 @@ void EventLoop::run_once(int milliseconds) {
   for (const pollfd& p : fds) {
     if (p.revents == 0) continue;
     const auto found = watches_.find(p.fd);
-    if (found == watches_.end()) continue;  // an earlier callback forgot it
+    if (found == watches_.end()) continue;    // an earlier callback forgot it
     const Ready ready = found->second.ready;  // a copy: the callback may replace itself
     ready(p.revents);
   }

@@ -37,9 +37,8 @@ std::string describe(const Failure& f) {
 const Failure& root_cause(std::span<const Failure> failures) {
   LH_CHECK(!failures.empty(), "[launch] no failure to choose from");
   const auto key = [](const Failure& f) { return std::tuple(blame(f), f.time, f.rank); };
-  return *std::min_element(failures.begin(), failures.end(), [&](const auto& a, const auto& b) {
-    return key(a) < key(b);
-  });
+  return *std::min_element(failures.begin(), failures.end(),
+                           [&](const auto& a, const auto& b) { return key(a) < key(b); });
 }
 
 void put_failure(Message& m, const Failure& f) {

@@ -12,15 +12,15 @@ namespace lh {
 
 struct Failure {
   std::string host;
-  int64_t node = -1;        // GROUP_RANK
-  int64_t rank = -1;        // -1: the node itself was lost
+  int64_t node = -1;  // GROUP_RANK
+  int64_t rank = -1;  // -1: the node itself was lost
   int64_t local_rank = -1;
   int64_t pid = 0;
   int exit_code = 0;
-  int signal = 0;           // not 0: this signal ended the worker
-  std::string message;      // in the worker's own words; for a node, how it was lost
+  int signal = 0;            // not 0: this signal ended the worker
+  std::string message;       // in the worker's own words; for a node, how it was lost
   bool consequence = false;  // the worker says that another's end ended it
-  double time = 0;          // seconds, on the coordinator's clock
+  double time = 0;           // seconds, on the coordinator's clock
 
   bool is_node_loss() const { return rank < 0; }
 };

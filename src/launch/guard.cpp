@@ -1,6 +1,7 @@
 #include "launch/guard.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,7 +24,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr pid_t kAllIsWell = 0;
 constexpr int kRounds = 200;  // of 10 ms: processes may fork while they are being looked for
 
 bool carries(const fs::path& environ_file, const std::string& launch_id) {
@@ -46,28 +46,6 @@ void close_all_but(int keep) {
   ::close_range(static_cast<unsigned>(keep) + 1, ~0U, 0);
 }
 
-[[noreturn]] void watch(int pipe, const std::string& launch_id) {
-  ::setsid();  // out of reach of Ctrl-C and of a kill of the launcher's group
-  ::prctl(PR_SET_NAME, "longhand-guard");
-  ::prctl(PR_SET_PDEATHSIG, 0);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE})
-    ::signal(signal, SIG_IGN);
-  close_all_but(pipe);
-  std::set<pid_t> groups;
-  for (;;) {
-    pid_t word = 0;
-    const ssize_t got = ::read(pipe, &word, sizeof word);
-    if (got < 0 && errno == EINTR) continue;
-    if (got != sizeof word) break;  // the launcher is dead
-    if (word == kAllIsWell) ::_exit(0);
-    if (word > 0) groups.insert(word);
-    else groups.erase(-word);
-  }
-  for (const pid_t group : groups) ::kill(-group, SIGKILL);
-  for (int round = 0; round < kRounds && kill_marked(launch_id) > 0; ++round) ::usleep(10'000);
-  ::_exit(0);
-}
-
 }  // namespace
 
 int kill_marked(const std::string& launch_id) {
@@ -84,6 +62,40 @@ int kill_marked(const std::string& launch_id) {
   return found;
 }
 
+void Guard::watch(int pipe, const std::string& launch_id) {
+  ::setsid();  // out of reach of Ctrl-C and of a kill of the launcher's group
+  ::prctl(PR_SET_NAME, "longhand-guard");
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE})
+    ::signal(signal, SIG_IGN);
+  close_all_but(pipe);
+  std::set<pid_t> groups;
+  const auto kill_all = [&] {
+    for (const pid_t group : groups) ::kill(-group, SIGKILL);
+    for (int round = 0; round < kRounds && kill_marked(launch_id) > 0; ++round) ::usleep(10'000);
+  };
+  int lease = -1;  // milliseconds
+  for (;;) {
+    pollfd readable{pipe, POLLIN, 0};
+    const int ready = ::poll(&readable, 1, lease);  // every word renews the lease
+    if (ready < 0) continue;                        // interrupted
+    if (ready == 0) {
+      kill_all();
+      lease = -1;
+      continue;
+    }
+    Word word;
+    const ssize_t got = ::read(pipe, &word, sizeof word);
+    if (got < 0 && errno == EINTR) continue;
+    if (got != sizeof word) break;  // the launcher is dead
+    if (word.kind == Word::kAllIsWell) ::_exit(0);
+    if (word.kind == Word::kStarted) groups.insert(word.value);
+    if (word.kind == Word::kEnded) groups.erase(word.value);
+    if (word.kind == Word::kLease) lease = word.value > 0 ? word.value : -1;
+  }
+  kill_all();
+  ::_exit(0);
+}
+
 Guard::Guard(const std::string& launch_id) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) fail<Error>("cannot open a pipe: {}", std::strerror(errno));
@@ -98,12 +110,12 @@ Guard::Guard(const std::string& launch_id) {
 }
 
 Guard::~Guard() {
-  tell(kAllIsWell);
+  tell({Word::kAllIsWell, 0});
   ::close(pipe_);
   ::waitpid(pid_, nullptr, 0);
 }
 
-void Guard::tell(pid_t word) {
+void Guard::tell(Word word) {
   // SIGPIPE is ignored in launchers: should somebody kill the guard, PR_SET_PDEATHSIG remains.
   while (::write(pipe_, &word, sizeof word) < 0 && errno == EINTR) {
   }

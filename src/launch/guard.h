@@ -1,6 +1,8 @@
 // No process outlives its launcher: a small process that watches the launcher and, when it dies
-// without a word, kills the workers and whatever they started. It also knows how to find processes
-// that left their group, by a mark in the environment that every descendant inherits.
+// without a word, kills the workers and whatever they started. It does the same when the launcher
+// is stopped or hangs and so can't keep the promise that its lease on the job implies. It also
+// knows how to find processes that left their group, by a mark in the environment that every
+// descendant inherits.
 #pragma once
 
 #include <sys/types.h>
@@ -25,11 +27,19 @@ class Guard {
   Guard& operator=(const Guard&) = delete;
 
   /// The group of this leader is to be killed should the launcher die now; or no longer.
-  void started(pid_t leader) { tell(leader); }
-  void ended(pid_t leader) { tell(-leader); }
+  void started(pid_t leader) { tell({Word::kStarted, leader}); }
+  void ended(pid_t leader) { tell({Word::kEnded, leader}); }
+
+  /// Everything is to be killed unless the next call comes within so many seconds; 0: no lease.
+  void lease(double seconds) { tell({Word::kLease, static_cast<int>(seconds * 1000)}); }
 
  private:
-  void tell(pid_t word);
+  struct Word {
+    enum Kind : int { kAllIsWell, kStarted, kEnded, kLease } kind = kAllIsWell;
+    int value = 0;  // a pid, or milliseconds
+  };
+  [[noreturn]] static void watch(int pipe, const std::string& launch_id);
+  void tell(Word word);
   pid_t pid_ = -1;
   int pipe_ = -1;
 };

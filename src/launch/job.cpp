@@ -54,8 +54,10 @@ void Job::receive(NodeId from, const std::string& peer, const Message& message, 
   if (message.kind == "port") {
     if (phase_ != Phase::kChoosingPort || from != members_.front()) return;
     const auto size = static_cast<int64_t>(members_.size());
-    if (size < std::min(available(), options_.max_nodes)) gather(now);  // one came meanwhile
-    else start(message.number("port", 1, 65535));
+    if (size < std::min(available(), options_.max_nodes))
+      gather(now);  // one came meanwhile
+    else
+      start(message.number("port", 1, 65535));
   } else if (message.kind == "failed") {
     Failure failure = get_failure(message);
     failure.time = now - message.seconds("age");
@@ -84,24 +86,27 @@ void Job::hello(NodeId from, const Message& m, double now) {
   if (phase_ == Phase::kOver)
     return refuse(from, fmt::format("job '{}' is over", options_.job_id), true);
   if (m.text("job") != options_.job_id)
-    return refuse(from, fmt::format("this is the coordinator of job '{}', not of '{}': give every "
-                                    "node the same --rdzv-id, and every job its own endpoint",
-                                    options_.job_id, m.text("job")),
+    return refuse(from,
+                  fmt::format("this is the coordinator of job '{}', not of '{}': give every "
+                              "node the same --rdzv-id, and every job its own endpoint",
+                              options_.job_id, m.text("job")),
                   false);
   const std::string asked = fmt::format("--nnodes {}:{} --max-restarts {}", m.number("min_nodes"),
                                         m.number("max_nodes"), m.number("max_restarts"));
   const std::string ours = fmt::format("--nnodes {}:{} --max-restarts {}", options_.min_nodes,
                                        options_.max_nodes, options_.max_restarts);
   if (asked != ours)
-    return refuse(from, fmt::format("this job runs with {}, not with {}: give every node the same",
-                                    ours, asked),
-                  false);
+    return refuse(
+        from,
+        fmt::format("this job runs with {}, not with {}: give every node the same", ours, asked),
+        false);
   for (const auto& [id, other] : nodes_) {
     if (node.wanted_rank < 0 || other.wanted_rank != node.wanted_rank) continue;
     // A node that was killed and started again may come before its old self is found dead.
     const bool silent = now - other.heard > 2 * options_.beat_every;
-    return refuse(from, fmt::format("--node-rank {} is taken by {}: give every node its own",
-                                    node.wanted_rank, other.host),
+    return refuse(from,
+                  fmt::format("--node-rank {} is taken by {}: give every node its own",
+                              node.wanted_rank, other.host),
                   silent);
   }
   nodes_[from] = node;
@@ -114,8 +119,10 @@ void Job::hello(NodeId from, const Message& m, double now) {
     try_to_form(now);
   } else if (phase_ == Phase::kRunning &&
              static_cast<int64_t>(members_.size()) < options_.max_nodes) {
-    const bool finishing = std::any_of(members_.begin(), members_.end(),
-                                       [&](NodeId id) { return nodes_.at(id).ended; });
+    const bool finishing = std::any_of(members_.begin(), members_.end(), [&](NodeId id) {
+      const auto member = nodes_.find(id);
+      return member == nodes_.end() || member->second.ended;
+    });
     // Otherwise the newcomer waits; so does one beyond MAX, as a spare.
     if (!finishing)
       begin_stop(Stop::kMembership, options_.grace, fmt::format("{} joins", node.host));
@@ -140,8 +147,8 @@ void Job::lose(NodeId id, const std::string& how, double now) {
   if (node.member && (phase_ == Phase::kRunning || phase_ == Phase::kStopping)) {
     // It may be cut off rather than dead. It kills its workers when it has heard nothing for
     // lost_after seconds; until then no other worker may run.
-    lease_until_ = std::max(lease_until_, now + options_.lost_after + options_.failure_grace +
-                                              kLeaseMargin);
+    lease_until_ =
+        std::max(lease_until_, now + options_.lost_after + options_.failure_grace + kLeaseMargin);
     const auto place = std::find(members_.begin(), members_.end(), id);
     Failure failure;
     failure.host = node.host;
@@ -168,7 +175,8 @@ void Job::tick(double now) {
   std::vector<NodeId> silent;
   for (auto& [id, node] : nodes_) node.heard = std::min(now, node.heard + pause);
   for (auto& [id, node] : nodes_) {
-    if (now - node.heard > options_.lost_after) silent.push_back(id);
+    if (now - node.heard > options_.lost_after)
+      silent.push_back(id);
     else if (now - node.beaten >= options_.beat_every) {
       node.beaten = now;
       send(id, Message("beat"));
@@ -218,10 +226,10 @@ void Job::try_to_form(double now) {
     if (now - gather_since_ < options_.join_timeout) return;
     std::string hosts;
     for (const auto& [id, node] : nodes_) hosts += (hosts.empty() ? "" : ", ") + node.host;
-    return finish(1, fmt::format("rendezvous: {} of {} after {:.0f} s ({}); start the launcher on "
-                                 "the others, with the same endpoint and job id",
-                                 count, plural(options_.min_nodes, "node"), options_.join_timeout,
-                                 hosts));
+    return finish(
+        1, fmt::format("rendezvous: {} of {} after {:.0f} s ({}); start the launcher on "
+                       "the others, with the same endpoint and job id",
+                       count, plural(options_.min_nodes, "node"), options_.join_timeout, hosts));
   }
   if (enough_since_ < 0) enough_since_ = now;
   // Later generations take who is there: whoever comes late joins with the next.
@@ -311,10 +319,11 @@ void Job::restart_or_fail(double now) {
   const bool shrinks = cause.is_node_loss() && can_start;
   if (signalled_ || (!shrinks && restarts_used_ >= options_.max_restarts)) {
     const int64_t rest = std::max<int64_t>(0, ended_badly_ - (cause.is_node_loss() ? 0 : 1));
-    return finish(1, fmt::format("root cause: {}{}", describe(cause),
-                                 rest == 0 ? ""
-                                           : fmt::format(" ({} ended because of it)",
-                                                         plural(rest, "other worker"))),
+    return finish(1,
+                  fmt::format("root cause: {}{}", describe(cause),
+                              rest == 0 ? ""
+                                        : fmt::format(" ({} ended because of it)",
+                                                      plural(rest, "other worker"))),
                   &cause);
   }
   if (shrinks) return next_generation(now, describe(cause));

@@ -22,8 +22,8 @@ namespace lh {
 
 struct JobOptions {
   std::string job_id;
-  std::string coordinator;    // tells this coordinator from any other
-  std::string own_launcher;   // the launcher that it lives in: the job ends when that one leaves
+  std::string coordinator;   // tells this coordinator from any other
+  std::string own_launcher;  // the launcher that it lives in: the job ends when that one leaves
   int64_t min_nodes = 1;
   int64_t max_nodes = 1;
   int64_t max_restarts = 0;
@@ -63,10 +63,10 @@ class Job {
     std::string host, launcher, address;
     int64_t pid = 0, workers = 0, wanted_rank = -1;
     double heard = 0;
-    double beaten = 0;      // when it was last sent a beat
+    double beaten = 0;  // when it was last sent a beat
     bool leaving = false;
-    bool member = false;    // of the current generation
-    bool ended = false;     // its workers of this generation are gone
+    bool member = false;                   // of the current generation
+    bool ended = false;                    // its workers of this generation are gone
     int64_t ok = 0, saved = 0, other = 0;  // how they ended
   };
 

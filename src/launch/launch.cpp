@@ -60,9 +60,10 @@ class SignalQueue {
 void warn_of_many_jobs(const LaunchPlan& plan) {
   const char* nodes = std::getenv("SLURM_STEP_NUM_NODES");
   if (plan.max_nodes == 1 && nodes != nullptr && std::atoi(nodes) > 1)
-    log_warn("[launch] this step of Slurm has {} nodes, but --nnodes is 1: each node runs a job of "
-             "its own (see scripts/cluster/slurm_launch.sh)",
-             nodes);
+    log_warn(
+        "[launch] this step of Slurm has {} nodes, but --nnodes is 1: each node runs a job of "
+        "its own (see scripts/cluster/slurm_launch.sh)",
+        nodes);
 }
 
 }  // namespace
@@ -86,7 +87,8 @@ std::string find_program(const std::string& name) {
       return candidate.string();
     start = end + 1;
   }
-  fail<Error>("cannot find the program '{}' in PATH (write ./{} for one in this folder)", name, name);
+  fail<Error>("cannot find the program '{}' in PATH (write ./{} for one in this folder)", name,
+              name);
 }
 
 int launch(const LaunchOptions& options) {

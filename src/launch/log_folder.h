@@ -1,5 +1,6 @@
 // Where a node's workers write: torchrun's layout,
-//   <log-dir>/<job id>_<random>/attempt_<generation>/<local rank>/{stdout.log,stderr.log,error.json}
+//   <log-dir>/<job id>_<random>/attempt_<generation>/<local
+//   rank>/{stdout.log,stderr.log,error.json}
 #pragma once
 
 #include <filesystem>

@@ -13,9 +13,12 @@ constexpr size_t kLongestBody = 64 << 10;
 std::string escaped(std::string_view text) {
   std::string result;
   for (const char c : text) {
-    if (c == '\n') result += "\\n";
-    else if (c == '\\') result += "\\\\";
-    else result += c;
+    if (c == '\n')
+      result += "\\n";
+    else if (c == '\\')
+      result += "\\\\";
+    else
+      result += c;
   }
   return result;
 }
@@ -23,8 +26,10 @@ std::string escaped(std::string_view text) {
 std::string unescaped(std::string_view text) {
   std::string result;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 1 < text.size()) result += text[++i] == 'n' ? '\n' : text[i];
-    else result += text[i];
+    if (text[i] == '\\' && i + 1 < text.size())
+      result += text[++i] == 'n' ? '\n' : text[i];
+    else
+      result += text[i];
   }
   return result;
 }
@@ -38,9 +43,12 @@ Message decode(std::string_view body) {
     const std::string_view line = body.substr(0, end);
     body.remove_prefix(end + 1);
     const size_t equals = line.find('=');
-    if (first) message.kind = unescaped(line);
-    else if (equals == std::string_view::npos) throw ProtocolError("a field without a value");
-    else message.fields[std::string(line.substr(0, equals))] = unescaped(line.substr(equals + 1));
+    if (first)
+      message.kind = unescaped(line);
+    else if (equals == std::string_view::npos)
+      throw ProtocolError("a field without a value");
+    else
+      message.fields[std::string(line.substr(0, equals))] = unescaped(line.substr(equals + 1));
     first = false;
   }
   if (message.kind.empty()) throw ProtocolError("a message without a kind");

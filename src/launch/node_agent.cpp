@@ -12,10 +12,10 @@
 namespace lh {
 namespace {
 
-constexpr int kSaved = 75;            // a worker stopped after saving (EX_TEMPFAIL)
+constexpr int kSaved = 75;             // a worker stopped after saving (EX_TEMPFAIL)
 constexpr double kWelcomeWithin = 10;  // seconds; else what listens there is no coordinator
-constexpr double kRetryRefused = 10;  // seconds to try again where a refusal may pass
-constexpr double kLinger = 3;         // seconds for the other nodes to hear that the job is over
+constexpr double kRetryRefused = 10;   // seconds to try again where a refusal may pass
+constexpr double kLinger = 3;          // seconds for the other nodes to hear that the job is over
 constexpr double kTellWaiting = 5;
 
 std::string host_name() {
@@ -50,6 +50,7 @@ NodeAgent::NodeAgent(EventLoop& loop, const LaunchPlan& plan, const std::string&
       program_(program),
       launch_id_(launch_id),
       host_(host_name()),
+      guard_(guard),
       console_(console),
       logs_(plan),
       workers_(guard, launch_id),
@@ -103,8 +104,10 @@ void NodeAgent::read_connection() {
       receive(message, now);
       if (connection_ == nullptr) return;
     }
-    if (!open) lose_connection("it closed the connection", now);
-    else watch_connection();
+    if (!open)
+      lose_connection("it closed the connection", now);
+    else
+      watch_connection();
   } catch (const ProtocolError& error) {
     if (welcome_) return lose_connection(error.what(), now);
     finish(1, fmt::format("what listens at {} is no coordinator of longhand launch ({}): choose "
@@ -129,6 +132,12 @@ void NodeAgent::lose_connection(const std::string& how, double now) {
 
 void NodeAgent::receive(const Message& m, double now) {
   heard_ = now;
+  // From here on this node may be taken for lost lost_after seconds later, and its workers must
+  // not be there any more when the others start again: whatever happens to this process.
+  if (welcome_ && plan_.max_nodes > 1 && now - renewed_ > beat_every_ / 2) {
+    renewed_ = now;
+    guard_.lease(lost_after_ + failure_grace_);
+  }
   if (m.kind == "welcome") {
     welcome_ = true;
     beat_every_ = m.seconds("beat_every");
@@ -175,12 +184,13 @@ void NodeAgent::start_workers(const Message& m, double now) {
   if (leaving_) return send_ended();  // the coordinator is about to hear of it
   running_ = true;
   if (a.node == 0)
-    console_.say(LogLevel::kInfo,
-                 fmt::format("[launch] job '{}', generation {}: {} process{} on {} node{}, rank 0 "
-                             "at {}:{}{}{}",
-                             plan_.job_id, a.generation, a.world_size, a.world_size == 1 ? "" : "es",
-                             a.nodes, a.nodes == 1 ? "" : "s", a.master_addr, a.master_port,
-                             m.text("because").empty() ? "" : "; after: ", m.text("because")));
+    console_.say(
+        LogLevel::kInfo,
+        fmt::format("[launch] job '{}', generation {}: {} process{} on {} node{}, rank 0 "
+                    "at {}:{}{}{}",
+                    plan_.job_id, a.generation, a.world_size, a.world_size == 1 ? "" : "es",
+                    a.nodes, a.nodes == 1 ? "" : "s", a.master_addr, a.master_port,
+                    m.text("because").empty() ? "" : "; after: ", m.text("because")));
   const Environment environment = current_environment();
   const char* pattern = std::getenv("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE");
   try {
@@ -323,9 +333,10 @@ void NodeAgent::tick() {
     return;
   }
   if (!welcome_ && now - said_hello_ > kWelcomeWithin)
-    return finish(1, fmt::format("what listens at {} does not answer like a coordinator of longhand "
-                                 "launch: choose another port for --rdzv-endpoint",
-                                 rendezvous_.where()));
+    return finish(1,
+                  fmt::format("what listens at {} does not answer like a coordinator of longhand "
+                              "launch: choose another port for --rdzv-endpoint",
+                              rendezvous_.where()));
   if (now - beaten_ > beat_every_) {
     beaten_ = now;
     send(Message("beat"));

@@ -46,15 +46,17 @@ class NodeAgent {
   const std::string program_;
   const std::string launch_id_;
   const std::string host_;
+  Guard& guard_;
   Console& console_;
   LogFolder logs_;
   WorkerGroup workers_;
   Rendezvous rendezvous_;
   std::unique_ptr<Connection> connection_;
-  double started_;            // looking for the coordinator since then
+  double started_;  // looking for the coordinator since then
   double said_hello_ = 0;
-  double heard_ = 0;          // from the coordinator
+  double heard_ = 0;  // from the coordinator
   double beaten_ = 0;
+  double renewed_ = 0;  // the lease
   double beat_every_ = 0.5;
   double lost_after_ = 3;
   double failure_grace_ = 0.5;
@@ -63,7 +65,7 @@ class NodeAgent {
   bool waiting_told_ = false;
   int interrupts_ = 0;
   bool leaving_ = false;
-  bool running_ = false;      // workers of this generation are not all gone
+  bool running_ = false;  // workers of this generation are not all gone
   Assignment assignment_;
   int64_t ok_ = 0, saved_ = 0, other_ = 0;
   bool finished_ = false;

@@ -81,9 +81,10 @@ void read_endpoint(LaunchPlan& plan, const std::string& text, int64_t default_po
   }
   plan.port = port.empty() ? default_port : to_number(port).value_or(-1);
   if (plan.host.empty() || plan.port < 0 || plan.port > 65535)
-    fail<ConfigError>("--rdzv-endpoint {}: expected HOST[:PORT] with a port up to 65535; IPv6 in "
-                      "brackets",
-                      text);
+    fail<ConfigError>(
+        "--rdzv-endpoint {}: expected HOST[:PORT] with a port up to 65535; IPv6 in "
+        "brackets",
+        text);
 }
 
 double positive(const std::string& key, const std::string& value) {
@@ -95,10 +96,17 @@ double positive(const std::string& key, const std::string& value) {
 }
 
 void read_conf(LaunchPlan& plan) {
-  static const std::vector<std::string> kKnown = {
-      "timeout", "join_timeout", "last_call_timeout", "keep_alive_interval",
-      "keep_alive_max_attempt", "is_host", "close_timeout", "heartbeat", "store_type",
-      "read_timeout", "rank"};
+  static const std::vector<std::string> kKnown = {"timeout",
+                                                  "join_timeout",
+                                                  "last_call_timeout",
+                                                  "keep_alive_interval",
+                                                  "keep_alive_max_attempt",
+                                                  "is_host",
+                                                  "close_timeout",
+                                                  "heartbeat",
+                                                  "store_type",
+                                                  "read_timeout",
+                                                  "rank"};
   double interval = 1;  // torchrun: 5 s, three times; a silent node is lost sooner here
   double attempts = 3;
   for (const std::string& pair : split(plan.options.rdzv_conf, ',')) {
@@ -127,9 +135,10 @@ void read_rendezvous(LaunchPlan& plan) {
   const LaunchOptions& o = plan.options;
   plan.job_id = o.rdzv_id;
   if (o.rdzv_backend != "static" && o.rdzv_backend != "c10d")
-    fail<ConfigError>("--rdzv-backend {}: expected static or c10d; both meet at a coordinator "
-                      "inside one of the launchers",
-                      o.rdzv_backend);
+    fail<ConfigError>(
+        "--rdzv-backend {}: expected static or c10d; both meet at a coordinator "
+        "inside one of the launchers",
+        o.rdzv_backend);
   if (o.master_port < 0 || o.master_port > 65535)
     fail<ConfigError>("--master-port {}: expected 1 to 65535", o.master_port);
   if (o.node_rank >= plan.max_nodes)
@@ -140,13 +149,13 @@ void read_rendezvous(LaunchPlan& plan) {
     return;
   }
   if (!o.rdzv_endpoint.empty()) {
-    read_endpoint(plan, o.rdzv_endpoint,
-                  o.rdzv_backend == "c10d" ? kRendezvousPort : kMasterPort);
+    read_endpoint(plan, o.rdzv_endpoint, o.rdzv_backend == "c10d" ? kRendezvousPort : kMasterPort);
   } else if (plan.max_nodes > 1) {
     if (o.rdzv_backend == "c10d" || o.master_addr.empty())
-      fail<ConfigError>("--nnodes {}: several nodes need --rdzv-endpoint HOST:PORT, the same on all "
-                        "(or --master-addr with --node-rank)",
-                        o.nnodes);
+      fail<ConfigError>(
+          "--nnodes {}: several nodes need --rdzv-endpoint HOST:PORT, the same on all "
+          "(or --master-addr with --node-rank)",
+          o.nnodes);
     plan.host = o.master_addr;
     plan.port = o.master_port > 0 ? o.master_port : kMasterPort;
   }
@@ -161,9 +170,10 @@ void read_rendezvous(LaunchPlan& plan) {
 
 Streams streams_of(const std::string& option, const std::string& value) {
   if (value.size() != 1 || value[0] < '0' || value[0] > '3')
-    fail<ConfigError>("{} '{}': expected 0 none, 1 stdout, 2 stderr, 3 both, or a map of local "
-                      "ranks such as 0:3,1:2",
-                      option, value);
+    fail<ConfigError>(
+        "{} '{}': expected 0 none, 1 stdout, 2 stderr, 3 both, or a map of local "
+        "ranks such as 0:3,1:2",
+        option, value);
   return {((value[0] - '0') & 1) != 0, ((value[0] - '0') & 2) != 0};
 }
 
@@ -176,11 +186,10 @@ std::vector<Streams> read_streams(const std::string& option, const std::string& 
   for (const std::string& pair : split(text, ',')) {
     const size_t colon = pair.find(':');
     const auto rank = to_number(pair.substr(0, colon));
-    const Streams streams =
-        streams_of(option, colon == std::string::npos ? pair : pair.substr(colon + 1));
-    // torchrun ignores ranks that are not there; one map then serves nodes of different sizes.
-    if (!rank || *rank < 0)
+    if (!rank || *rank < 0 || colon == std::string::npos)
       fail<ConfigError>("{} {}: '{}' is not LOCAL_RANK:STREAMS", option, text, pair);
+    const Streams streams = streams_of(option, pair.substr(colon + 1));
+    // A rank that is not there does no harm: one map then serves nodes of different sizes.
     if (*rank < workers) result[static_cast<size_t>(*rank)] = streams;
   }
   return result;
@@ -216,9 +225,10 @@ void read_signals(LaunchPlan& plan) {
     known[signal_name(signal)] = signal;
   for (const std::string& name : split(plan.options.signals_to_handle, ',')) {
     if (!known.contains(name))
-      fail<ConfigError>("--signals-to-handle: '{}' is not one of SIGTERM, SIGINT, SIGHUP, SIGQUIT, "
-                        "SIGUSR1, SIGUSR2, SIGXCPU",
-                        name);
+      fail<ConfigError>(
+          "--signals-to-handle: '{}' is not one of SIGTERM, SIGINT, SIGHUP, SIGQUIT, "
+          "SIGUSR1, SIGUSR2, SIGXCPU",
+          name);
     plan.signals.push_back(known[name]);
   }
 }
@@ -248,8 +258,9 @@ LaunchPlan make_plan(const LaunchOptions& options) {
   LaunchPlan plan;
   plan.options = options;
   if (options.command.empty() || options.command[0].empty())
-    fail<ConfigError>("launch: expected a program, e.g. longhand launch --nproc-per-node 4 -- train "
-                      "RECIPE");
+    fail<ConfigError>(
+        "launch: expected a program, e.g. longhand launch --nproc-per-node 4 -- train "
+        "RECIPE");
   read_nodes(plan);
   plan.workers = count_workers(options.nproc_per_node);
   read_conf(plan);
@@ -258,8 +269,8 @@ LaunchPlan make_plan(const LaunchOptions& options) {
   read_signals(plan);
   if (options.max_restarts < 0)
     fail<ConfigError>("--max-restarts {}: expected 0 or more", options.max_restarts);
-  for (const auto& [name, value] : {std::pair{"--grace", options.grace},
-                                    std::pair{"--failure-grace", options.failure_grace}})
+  for (const auto& [name, value] :
+       {std::pair{"--grace", options.grace}, std::pair{"--failure-grace", options.failure_grace}})
     if (!(value >= 0 && value <= 1e5))
       fail<ConfigError>("{} {}: expected seconds from 0 to 100000", name, value);
   return plan;

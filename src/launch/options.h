@@ -27,7 +27,7 @@ struct LaunchOptions {
   std::string tee = "0";
   std::string local_ranks_filter;
   std::string signals_to_handle = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1";
-  double grace = 30;          // seconds from SIGTERM to SIGKILL when a signal stops the job
+  double grace = 30;           // seconds from SIGTERM to SIGKILL when a signal stops the job
   double failure_grace = 0.5;  // the same after a failure: peers of a failed rank can't go on
   bool propagate_exit_code = false;
   std::vector<std::string> command;  // program and arguments
@@ -44,13 +44,14 @@ struct LaunchPlan {
   int64_t max_nodes = 1;
   int64_t workers = 1;  // processes on this node
   std::string job_id;
-  std::string host;        // of the coordinator; "" with one node: inside this launcher
-  int64_t port = 0;        // 0: any free one
-  std::optional<bool> is_host;  // must, or must not, run the coordinator; else whoever has the address
+  std::string host;  // of the coordinator; "" with one node: inside this launcher
+  int64_t port = 0;  // 0: any free one
+  std::optional<bool>
+      is_host;  // must, or must not, run the coordinator; else whoever has the address
   double join_timeout = 600;
-  double last_call = 30;       // once MIN nodes are there, how long to wait for more
+  double last_call = 30;  // once MIN nodes are there, how long to wait for more
   double beat_every = 0.5;
-  double lost_after = 3;       // seconds of silence after which a node is lost
+  double lost_after = 3;            // seconds of silence after which a node is lost
   std::vector<Streams> to_file;     // per local rank: goes to a file
   std::vector<Streams> to_console;  // per local rank: is also shown, with a prefix
   std::vector<bool> shown;          // per local rank: what isn't in a file may reach the console

@@ -53,11 +53,11 @@ void read_torchrun(const Variables& v, ProcessContext& c) {
   c.source = v.has("LOCAL_RANK") ? "torchrun" : "PyTorchJob";
   c.local_rank = v.number("LOCAL_RANK").value_or(0);
   c.local_world_size = v.number("LOCAL_WORLD_SIZE", 1).value_or(c.local_rank + 1);
-  c.nodes = v.number("GROUP_WORLD_SIZE", 1).value_or((c.world_size + c.local_world_size - 1) /
-                                                     c.local_world_size);
+  c.nodes = v.number("GROUP_WORLD_SIZE", 1)
+                .value_or((c.world_size + c.local_world_size - 1) / c.local_world_size);
   c.node = v.number("GROUP_RANK").value_or(c.rank / c.local_world_size);
-  c.generation = v.number("LH_GENERATION").value_or(
-      v.number("TORCHELASTIC_RESTART_COUNT").value_or(0));
+  c.generation =
+      v.number("LH_GENERATION").value_or(v.number("TORCHELASTIC_RESTART_COUNT").value_or(0));
 }
 
 void read_open_mpi(const Variables& v, ProcessContext& c, std::string& job) {
@@ -105,13 +105,17 @@ void read_slurm(const Variables& v, ProcessContext& c, std::string& job) {
 
 void read_master(const Variables& v, ProcessContext& c, const std::string& job) {
   const std::string* address = v.text("MASTER_ADDR");
-  if (address != nullptr) c.master_addr = *address;
+  if (address != nullptr)
+    c.master_addr = *address;
   else if (c.nodes > 1 && c.source != "Slurm")
-    fail<ConfigError>("{} says that {} processes run on {} nodes, but not where rank 0 is: set "
-                      "MASTER_ADDR to its host for all of them",
-                      c.source, c.world_size, c.nodes);
-  if (const auto port = v.number("MASTER_PORT", 1)) c.master_port = *port;
-  else if (!job.empty()) c.master_port = port_of(job);
+    fail<ConfigError>(
+        "{} says that {} processes run on {} nodes, but not where rank 0 is: set "
+        "MASTER_ADDR to its host for all of them",
+        c.source, c.world_size, c.nodes);
+  if (const auto port = v.number("MASTER_PORT", 1))
+    c.master_port = *port;
+  else if (!job.empty())
+    c.master_port = port_of(job);
   // torchrun's agent listens on MASTER_PORT itself when it says so; a worker can't bind it.
   const std::string* store = v.text("TORCHELASTIC_USE_AGENT_STORE");
   if (store != nullptr && *store == "True") ++c.master_port;

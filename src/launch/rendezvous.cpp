@@ -12,7 +12,7 @@
 namespace lh {
 namespace {
 
-constexpr double kAttempt = 3;   // seconds for one connection to come about
+constexpr double kAttempt = 3;  // seconds for one connection to come about
 constexpr double kBetween = 0.25;
 
 Address with_port(Address address, int64_t port) {

@@ -18,14 +18,15 @@ class Rendezvous {
   Rendezvous(const Rendezvous&) = delete;
   Rendezvous& operator=(const Rendezvous&) = delete;
 
-  /// Makes progress; hands over the connection once it stands. Never blocks except to resolve names.
+  /// Makes progress; hands over the connection once it stands. Never blocks except to resolve
+  /// names.
   std::unique_ptr<Connection> tick(double now);
   /// Gives the next attempt that much time.
   void pause(double now, double seconds) { next_attempt_ = now + seconds; }
 
   /// The coordinator lives in this process; nullptr when it does not.
   Coordinator* coordinator() { return coordinator_.get(); }
-  std::string where() const;                            // host:port
+  std::string where() const;                               // host:port
   const std::string& problem() const { return problem_; }  // why the last attempt failed
 
  private:
@@ -37,9 +38,9 @@ class Rendezvous {
   const LaunchPlan& plan_;
   JobOptions job_;
   std::unique_ptr<Coordinator> coordinator_;
-  std::optional<Address> busy_;    // the endpoint is here, but another process listens on it
-  std::optional<Address> own_;     // where the own coordinator is reached
-  int socket_ = -1;                // that is connecting
+  std::optional<Address> busy_;  // the endpoint is here, but another process listens on it
+  std::optional<Address> own_;   // where the own coordinator is reached
+  int socket_ = -1;              // that is connecting
   bool ready_ = false;
   double attempt_until_ = 0;
   double next_attempt_ = 0;

@@ -137,9 +137,9 @@ bool WorkerGroup::gone() {
     if (worker.gone) continue;
     // Members of the group that lost their parents are this process's children by now.
     siginfo_t info{};
-    const bool empty = ::waitid(P_PGID, static_cast<id_t>(worker.pid), &info,
-                                WEXITED | WNOHANG | WNOWAIT) != 0 &&
-                       errno == ECHILD;
+    const bool empty =
+        ::waitid(P_PGID, static_cast<id_t>(worker.pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 &&
+        errno == ECHILD;
     worker.gone = worker.ended && empty;
     all &= worker.gone;
   }
