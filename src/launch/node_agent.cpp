@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 
@@ -17,6 +18,7 @@ constexpr double kWelcomeWithin = 10;  // seconds; else what listens there is no
 constexpr double kRetryRefused = 10;   // seconds to try again where a refusal may pass
 constexpr double kLinger = 3;          // seconds for the other nodes to hear that the job is over
 constexpr double kTellWaiting = 5;
+constexpr double kDoubt = 0.2;  // seconds; see report_due
 
 std::string host_name() {
   char name[256] = "?";
@@ -234,7 +236,7 @@ void NodeAgent::report(const Failure& failure, double age) {
   send(message.with("generation", assignment_.generation).with("age", age));
 }
 
-void NodeAgent::worker_ended(const WorkerExit& exit) {
+void NodeAgent::worker_ended(const WorkerExit& exit, double now) {
   const auto local = static_cast<int64_t>(exit.worker);
   const int64_t rank = assignment_.first_rank + local;
   if (exit.signal == 0 && exit.exit_code == 0) {
@@ -262,7 +264,24 @@ void NodeAgent::worker_ended(const WorkerExit& exit) {
   failure.signal = exit.signal;
   failure.message = words.message;
   failure.consequence = words.consequence;
-  report(failure, words.age);
+  to_report_.emplace_back(failure, now - words.age);
+}
+
+/// Reports what ended badly. All that ended together is reported before the rest is stopped.
+void NodeAgent::report_due(double now) {
+  const auto first = std::partition(to_report_.begin(), to_report_.end(), [&](const auto& entry) {
+    // A scheduler may signal workers and launcher alike. Killed by such a signal, a worker is a
+    // failure only if the launcher does not get it too.
+    const bool doubtful = std::find(plan_.signals.begin(), plan_.signals.end(),
+                                    entry.first.signal) != plan_.signals.end();
+    return doubtful && !workers_.stopping() && now - entry.second < kDoubt;
+  });
+  const bool orderly = leaving_ || workers_.stopping();
+  for (auto entry = first; entry != to_report_.end() && !orderly; ++entry)
+    report(entry->first, now - entry->second);
+  const bool stop = first != to_report_.end() && !orderly;
+  to_report_.erase(first, to_report_.end());
+  if (stop) workers_.terminate(now, failure_grace_);
 }
 
 void NodeAgent::send_ended() {
@@ -310,11 +329,10 @@ void NodeAgent::tick() {
   const double now = monotonic_seconds();
   if (Coordinator* coordinator = rendezvous_.coordinator()) coordinator->tick();
   const std::vector<WorkerExit> exits = workers_.reap();
-  for (const WorkerExit& exit : exits) worker_ended(exit);
-  // All that ended together are reported before the rest is stopped.
-  if (running_ && other_ > 0 && !workers_.stopping()) workers_.terminate(now, failure_grace_);
+  for (const WorkerExit& exit : exits) worker_ended(exit, now);
+  report_due(now);
   workers_.tick(now);
-  if (running_ && workers_.gone()) {
+  if (running_ && to_report_.empty() && workers_.gone()) {
     running_ = false;
     console_.finish_following();
     send_ended();

@@ -34,8 +34,9 @@ class NodeAgent {
   void receive(const Message& message, double now);
   void lose_connection(const std::string& how, double now);
   void start_workers(const Message& message, double now);
-  void worker_ended(const WorkerExit& exit);
+  void worker_ended(const WorkerExit& exit, double now);
   void report(const Failure& failure, double age);
+  void report_due(double now);
   void send(const Message& message);
   void send_ended();
   void finish(int code, const std::string& text);
@@ -67,6 +68,7 @@ class NodeAgent {
   bool leaving_ = false;
   bool running_ = false;  // workers of this generation are not all gone
   Assignment assignment_;
+  std::vector<std::pair<Failure, double>> to_report_;  // and when it was noticed
   int64_t ok_ = 0, saved_ = 0, other_ = 0;
   bool finished_ = false;
   double finished_at_ = 0;

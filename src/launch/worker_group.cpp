@@ -15,6 +15,13 @@
 namespace lh {
 namespace {
 
+/// Makes `to` the file of that name; "" leaves it as it is.
+bool redirect(const char* name, int to) {
+  if (*name == '\0') return true;
+  const int fd = ::open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  return fd >= 0 && ::dup2(fd, to) == to;
+}
+
 /// Between fork and exec only calls that are safe in a signal handler may be made.
 [[noreturn]] void become_worker(char* const* arguments, char* const* environment, const char* out,
                                 const char* err, pid_t launcher, int report) {
@@ -25,15 +32,8 @@ namespace {
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  int fd = 0;
-  if (*out != '\0' && ((fd = ::open(out, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0 ||
-                       ::dup2(fd, STDOUT_FILENO) < 0))
-    goto failed;
-  if (*err != '\0' && ((fd = ::open(err, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0 ||
-                       ::dup2(fd, STDERR_FILENO) < 0))
-    goto failed;
-  ::execve(arguments[0], arguments, environment);
-failed:
+  if (redirect(out, STDOUT_FILENO) && redirect(err, STDERR_FILENO))
+    ::execve(arguments[0], arguments, environment);
   const int reason = errno;
   if (::write(report, &reason, sizeof reason) < 0) ::_exit(126);
   ::_exit(127);
