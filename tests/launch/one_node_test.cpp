@@ -1,6 +1,8 @@
 // One launcher with its workers: ends, signals, orphans, restarts, output.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <poll.h>
+#include <pty.h>
 
 #include "launch/launcher.h"
 
@@ -163,6 +165,50 @@ TEST_CASE("a second Ctrl-C does not wait") {
   CHECK(launcher.wait() == 1);
   CHECK(timer.seconds() < 2);
   for (const pid_t pid : pids_in(file)) CHECK(!alive(pid));
+}
+
+TEST_CASE("Ctrl-C on a terminal reaches the workers once and as SIGTERM") {
+  const Folder folder;
+  const auto file = (folder / "log").string();
+  // The worker notes every signal that comes.
+  put(folder / "worker.sh",
+      fmt::format("trap 'echo INT >>{0}' INT\ntrap 'echo TERM >>{0}' TERM\n"
+                  "echo up >>{0}\nfor i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done\n"
+                  "exit 75\n",
+                  file));
+  int terminal = -1;
+  const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, nullptr);
+  if (pid == 0) {
+    const std::string script = (folder / "worker.sh").string();
+    ::execl(LH_BINARY, "longhand", "launch", "--", "sh", script.c_str(), nullptr);
+    ::_exit(127);
+  }
+  REQUIRE(pid > 0);
+  REQUIRE(wait_for([&] { return contains(content(file), "up"); }));
+  REQUIRE(::write(terminal, "\x03", 1) == 1);
+  int status = 0;
+  // The terminal has to be read, or the launcher could not print.
+  REQUIRE(wait_for([&] {
+    char buffer[4096];
+    pollfd readable{terminal, POLLIN, 0};
+    if (::poll(&readable, 1, 0) > 0 && ::read(terminal, buffer, sizeof buffer) < 0) ::usleep(1000);
+    return ::waitpid(pid, &status, WNOHANG) == pid;
+  }));
+  ::close(terminal);
+  CHECK(WEXITSTATUS(status) == 75);
+  CHECK(content(file) == "up\nTERM\n");
+}
+
+TEST_CASE("the guard may be killed and nothing happens") {
+  const Folder folder;
+  const auto file = (folder / "pids").string();
+  Launcher launcher(folder, "a", words(1, {}, {"pid", file, "sleep", "0.5", "say", "done"}));
+  REQUIRE(wait_for([&] { return pids_in(file).size() == 1; }));
+  std::istringstream children(content(fmt::format("/proc/{0}/task/{0}/children", launcher.pid())));
+  for (pid_t pid; children >> pid;)
+    if (contains(content(fmt::format("/proc/{}/comm", pid)), "guard")) ::kill(pid, SIGKILL);
+  CHECK(launcher.wait() == 0);
+  CHECK(launcher.out() == "done 0/1\n");
 }
 
 TEST_CASE("a worker that saves and leaves by itself stops the others in order") {
