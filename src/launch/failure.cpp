@@ -55,14 +55,14 @@ void put_failure(Message& m, const Failure& f) {
 
 Failure get_failure(const Message& m) {
   Failure f;
-  f.host = m.text("host");
+  f.host = m.short_text("host");
   f.node = m.number("node", -1, 1 << 20);
   f.rank = m.number("rank", -1, 1 << 30);
   f.local_rank = m.number("local_rank", -1, 1 << 20);
   f.pid = m.number("pid", 0);
   f.exit_code = static_cast<int>(m.number("exit_code", 0, 255));
   f.signal = static_cast<int>(m.number("signal", 0, 255));
-  f.message = m.text("message");
+  f.message = m.short_text("message", 16 << 10);
   f.consequence = m.number("consequence", 0, 1) != 0;
   return f;
 }

@@ -36,7 +36,7 @@ void Job::receive(NodeId from, const std::string& peer, const Message& message, 
   if (message.kind == "beat" || phase_ == Phase::kOver) return;
   if (message.kind == "leaving") {
     // A signal came to this launcher, or a worker of it saved and left.
-    const std::string& why = message.text("reason");
+    const std::string why = message.short_text("reason");
     node.leaving = true;
     if (!node.member && phase_ != Phase::kGathering) {
       finish_node(from, 75, "left before its turn came", nullptr);
@@ -76,9 +76,9 @@ void Job::receive(NodeId from, const std::string& peer, const Message& message, 
 
 void Job::hello(NodeId from, const Message& m, double now) {
   Node node;
-  node.host = m.text("host");
-  node.launcher = m.text("launcher");
-  node.address = m.text("address");
+  node.host = m.short_text("host");
+  node.launcher = m.short_text("launcher");
+  node.address = m.short_text("address");
   node.pid = m.number("pid", 0);
   node.workers = m.number("workers", 1, 1 << 20);
   node.wanted_rank = m.number("node_rank", -1, 1 << 20);
@@ -89,7 +89,7 @@ void Job::hello(NodeId from, const Message& m, double now) {
     return refuse(from,
                   fmt::format("this is the coordinator of job '{}', not of '{}': give every "
                               "node the same --rdzv-id, and every job its own endpoint",
-                              options_.job_id, m.text("job")),
+                              options_.job_id, m.short_text("job")),
                   false);
   const std::string asked = fmt::format("--nnodes {}:{} --max-restarts {}", m.number("min_nodes"),
                                         m.number("max_nodes"), m.number("max_restarts"));

@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::string_view kMagic = "LHL1";  // the digit is the protocol's version
 constexpr size_t kHeader = 8;
-constexpr size_t kLongestBody = 64 << 10;
+constexpr size_t kLongestBody = 1 << 20;
 
 std::string escaped(std::string_view text) {
   std::string result;
@@ -68,6 +68,11 @@ Message& Message::with(const std::string& name, int64_t value) {
 
 Message& Message::with(const std::string& name, double value) {
   return with(name, fmt::format("{}", value));
+}
+
+std::string Message::short_text(const std::string& name, size_t longest) const {
+  const std::string& value = text(name);
+  return value.size() <= longest ? value : value.substr(0, longest) + " ...";
 }
 
 const std::string& Message::text(const std::string& name) const {

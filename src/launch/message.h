@@ -31,6 +31,8 @@ struct Message {
 
   /// A field; ProtocolError when it is missing, not a number or out of range.
   const std::string& text(const std::string& name) const;
+  /// A text that is passed on, cut so that it can be.
+  std::string short_text(const std::string& name, size_t longest = 256) const;
   int64_t number(const std::string& name, int64_t low = INT64_MIN, int64_t high = INT64_MAX) const;
   double seconds(const std::string& name) const;  // 0 <= value <= 1e6
 };
