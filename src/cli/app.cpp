@@ -19,9 +19,9 @@ namespace lh {
 namespace {
 
 constexpr const char* kFooter =
-    "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM or SIGINT "
-    "after\n"
-    "saving (run again with --resume); 128 + n when eval or generate was stopped by signal n.\n"
+    "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM, SIGINT or\n"
+    "SIGUSR1 after saving (run again with --resume); 128 + n when eval or generate was stopped by\n"
+    "signal n. Those of launch are in its help.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
     "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS.";
 
@@ -232,8 +232,8 @@ int run_app(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (const std::string hint = suggestion(app, words);
         error.get_exit_code() != 0 && !hint.empty()) {
-      log_error("{}; see {} --help", hint, app.get_name());
-      return kExitUsage;
+      return report("", ConfigError(fmt::format("{}; see {} --help", hint, app.get_name())),
+                    kExitUsage);
     }
     const int code = app.exit(error);
     return code == 0 ? kExitOk : kExitUsage;

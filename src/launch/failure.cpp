@@ -28,8 +28,9 @@ std::string signal_name(int signal_number) {
 std::string describe(const Failure& f) {
   const std::string said = f.message.empty() ? "" : ": " + f.message;
   if (f.is_node_loss()) return fmt::format("node {} ({}) was lost{}", f.node, f.host, said);
-  const std::string end = f.signal != 0 ? "was killed by " + signal_name(f.signal)
-                                        : fmt::format("exited with code {}", f.exit_code);
+  std::string end = fmt::format("exited with code {}", f.exit_code);
+  if (f.signal != 0) end = "was killed by " + signal_name(f.signal);
+  if (f.signal == SIGKILL && said.empty()) end += " (out of memory, or by hand)";
   return fmt::format("rank {} (local rank {} of node {}, {}, pid {}) {}{}", f.rank, f.local_rank,
                      f.node, f.host, f.pid, end, said);
 }

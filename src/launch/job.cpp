@@ -62,7 +62,7 @@ void Job::receive(NodeId from, const std::string& peer, const Message& message, 
     Failure failure = get_failure(message);
     failure.time = now - message.seconds("age");
     failures_.push_back(failure);
-    begin_stop(Stop::kFailure, options_.failure_grace, describe(failure));
+    begin_stop(Stop::kFailure, options_.failure_grace, "");
   } else if (message.kind == "ended") {
     node.ended = true;
     node.ok = message.number("ok", 0);
@@ -111,7 +111,6 @@ void Job::hello(NodeId from, const Message& m, double now) {
   }
   nodes_[from] = node;
   send(from, Message("welcome")
-                 .with("coordinator", options_.coordinator)
                  .with("beat_every", options_.beat_every)
                  .with("lost_after", options_.lost_after)
                  .with("failure_grace", options_.failure_grace));
@@ -156,9 +155,9 @@ void Job::lose(NodeId id, const std::string& how, double now) {
     failure.pid = node.pid;
     failure.message = how;
     failure.time = node.heard;
-    if (!node.ended || node.other > 0 || node.launcher == options_.own_launcher) {
+    if (!node.ended || node.other > 0 || node.launcher == options_.launcher) {
       failures_.push_back(failure);
-      begin_stop(Stop::kFailure, options_.failure_grace, describe(failure));
+      begin_stop(Stop::kFailure, options_.failure_grace, "");
     }  // else its workers were done, and the others go on
     settle(now);
   } else if (phase_ == Phase::kChoosingPort && node.member) {
@@ -291,7 +290,7 @@ void Job::decide(double now) {
     ok += node.ok;
     saved += node.saved;
     other += node.other;
-    own_leaves |= node.leaving && node.launcher == options_.own_launcher;
+    own_leaves |= node.leaving && node.launcher == options_.launcher;
   }
   ended_badly_ = other;
   if (stop_ == Stop::kFailure) return restart_or_fail(now);

@@ -22,8 +22,7 @@ namespace lh {
 
 struct JobOptions {
   std::string job_id;
-  std::string coordinator;   // tells this coordinator from any other
-  std::string own_launcher;  // the launcher that it lives in: the job ends when that one leaves
+  std::string launcher;  // in which the coordinator lives: the job ends when that one leaves
   int64_t min_nodes = 1;
   int64_t max_nodes = 1;
   int64_t max_restarts = 0;
@@ -75,6 +74,7 @@ class Job {
   void gather(double now);
   void try_to_form(double now);
   void start(int64_t port);
+  /// Each node prints the reason; "" where the root cause is yet to come.
   void begin_stop(Stop why, double grace, const std::string& reason);
   void lose(NodeId id, const std::string& how, double now);
   void settle(double now);

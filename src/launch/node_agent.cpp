@@ -18,6 +18,8 @@ constexpr double kWelcomeWithin = 10;  // seconds; else what listens there is no
 constexpr double kRetryRefused = 10;   // seconds to try again where a refusal may pass
 constexpr double kLinger = 3;          // seconds for the other nodes to hear that the job is over
 constexpr double kTellWaiting = 5;
+constexpr double kTellStuck = 5;  // seconds after SIGKILL
+constexpr double kGiveUpStuck = 60;
 constexpr double kDoubt = 0.2;  // seconds; see report_due
 
 std::string host_name() {
@@ -29,8 +31,7 @@ std::string host_name() {
 JobOptions job_options(const LaunchPlan& plan, const std::string& launch_id) {
   JobOptions job;
   job.job_id = plan.job_id;
-  job.coordinator = launch_id;
-  job.own_launcher = launch_id;
+  job.launcher = launch_id;
   job.min_nodes = plan.min_nodes;
   job.max_nodes = plan.max_nodes;
   job.max_restarts = plan.options.max_restarts;
@@ -161,7 +162,7 @@ void NodeAgent::receive(const Message& m, double now) {
   } else if (m.kind == "stop") {
     if (m.number("generation") != assignment_.generation) return;
     if (!running_) return send_ended();
-    if (!workers_.stopping() && !leaving_ && plan_.max_nodes > 1)
+    if (!workers_.stopping() && !leaving_ && !m.text("reason").empty())
       console_.say(LogLevel::kInfo, "[launch] stopping: " + m.text("reason"));
     workers_.terminate(now, m.seconds("grace"));
   } else if (m.kind == "finish") {
@@ -184,7 +185,7 @@ void NodeAgent::start_workers(const Message& m, double now) {
   if (plan_.own_master_port > 0) a.master_addr = plan_.own_master_addr;
   ok_ = saved_ = other_ = 0;
   if (leaving_) return send_ended();  // the coordinator is about to hear of it
-  running_ = true;
+  running_ = started_once_ = true;
   if (a.node == 0)
     console_.say(
         LogLevel::kInfo,
@@ -337,6 +338,7 @@ void NodeAgent::tick() {
     console_.finish_following();
     send_ended();
   }
+  if (running_) check_stuck(now);
   if (finished_) return;
   if (connection_ == nullptr) {
     if (auto connection = rendezvous_.tick(now)) return connected(std::move(connection), now);
@@ -355,6 +357,11 @@ void NodeAgent::tick() {
                   fmt::format("what listens at {} does not answer like a coordinator of longhand "
                               "launch: choose another port for --rdzv-endpoint",
                               rendezvous_.where()));
+  if (welcome_ && !started_once_ && !waiting_told_ && now - started_ > kTellWaiting) {
+    waiting_told_ = true;
+    console_.say(LogLevel::kInfo, fmt::format("[launch] joined at {}; waiting for other nodes",
+                                              rendezvous_.where()));
+  }
   if (now - beaten_ > beat_every_) {
     beaten_ = now;
     send(Message("beat"));
@@ -362,6 +369,21 @@ void NodeAgent::tick() {
   // The own coordinator shares this thread: its silence means nothing.
   if (welcome_ && rendezvous_.coordinator() == nullptr && now - heard_ > lost_after_)
     lose_connection(fmt::format("nothing heard from it for {:.1f} s", lost_after_), now);
+}
+
+/// A process in an uninterruptible wait survives SIGKILL for as long as that lasts.
+void NodeAgent::check_stuck(double now) {
+  const double overdue = workers_.overdue(now);
+  if (overdue > kTellStuck && !stuck_told_) {
+    stuck_told_ = true;
+    console_.say(LogLevel::kWarn,
+                 fmt::format("[launch] processes {} do not end after SIGKILL: is a "
+                             "file system or a device hanging?",
+                             fmt::join(workers_.pids(), " ")));
+  }
+  if (overdue < kGiveUpStuck) return;
+  finish(1, "workers that can't be killed are left behind");
+  running_ = false;
 }
 
 bool NodeAgent::done() {

@@ -39,6 +39,7 @@ class NodeAgent {
   void report_due(double now);
   void send(const Message& message);
   void send_ended();
+  void check_stuck(double now);
   void finish(int code, const std::string& text);
   std::string own_address() const;
 
@@ -64,6 +65,8 @@ class NodeAgent {
   double refused_since_ = -1;
   bool welcome_ = false;
   bool waiting_told_ = false;
+  bool started_once_ = false;
+  bool stuck_told_ = false;
   int interrupts_ = 0;
   bool leaving_ = false;
   bool running_ = false;  // workers of this generation are not all gone

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "launch/event_loop.h"
 
 namespace lh {
 namespace {
@@ -82,6 +83,7 @@ void WorkerGroup::start(const std::vector<WorkerSpec>& specs) {
     }
   } catch (const Error&) {
     stopping_ = killed_ = true;
+    kill_at_ = monotonic_seconds();
     kill_groups(SIGKILL);
     throw;
   }

@@ -44,6 +44,9 @@ class WorkerGroup {
   void terminate(double now, double grace);
   void tick(double now);
 
+  /// Seconds since SIGKILL; 0 before.
+  double overdue(double now) const { return killed_ ? now - kill_at_ : 0; }
+
   bool stopping() const { return stopping_; }
   /// Nothing of this generation runs any more.
   bool gone();

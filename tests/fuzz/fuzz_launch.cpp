@@ -11,8 +11,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace lh;
   Job job({.job_id = "j",
-           .coordinator = "c",
-           .own_launcher = "l1",
+
+           .launcher = "l1",
            .min_nodes = 1,
            .max_nodes = 2,
            .max_restarts = 1,

@@ -109,8 +109,8 @@ struct World {
 
 JobOptions nodes(int64_t low, int64_t high, int64_t restarts = 0) {
   return {.job_id = "j",
-          .coordinator = "c",
-          .own_launcher = "launcher1",
+
+          .launcher = "launcher1",
           .min_nodes = low,
           .max_nodes = high,
           .max_restarts = restarts};
