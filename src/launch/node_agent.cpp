@@ -190,7 +190,7 @@ void NodeAgent::start_workers(const Message& m, double now) {
     console_.say(
         LogLevel::kInfo,
         fmt::format("[launch] job '{}', generation {}: {} process{} on {} node{}, rank 0 "
-                    "at {}:{}{}{}",
+                    "at {}, port {}{}{}",
                     plan_.job_id, a.generation, a.world_size, a.world_size == 1 ? "" : "es",
                     a.nodes, a.nodes == 1 ? "" : "s", a.master_addr, a.master_port,
                     m.text("because").empty() ? "" : "; after: ", m.text("because")));

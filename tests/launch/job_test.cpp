@@ -41,10 +41,14 @@ struct World {
   }
   void failed(int64_t id, int64_t generation, int64_t rank, double age = 0, int signal = 0,
               bool consequence = false) {
-    Failure f;
-    f.host = "h", f.rank = rank, f.local_rank = 0, f.node = 0, f.signal = signal,
-    f.exit_code = signal == 0 ? 1 : 0;
-    f.consequence = consequence;
+    const Failure f{.host = "h",
+                    .node = 0,
+                    .rank = rank,
+                    .local_rank = 0,
+                    .exit_code = signal == 0 ? 1 : 0,
+                    .signal = signal,
+                    .message = "",
+                    .consequence = consequence};
     Message m("failed");
     put_failure(m, f);
     say(id, m.with("generation", generation).with("age", age));
