@@ -34,7 +34,13 @@ class SignalQueue {
   explicit SignalQueue(const std::vector<int>& signals) {
     sigset_t set;
     sigemptyset(&set);
-    for (const int signal : signals) sigaddset(&set, signal);
+    for (const int signal : signals) {
+      struct sigaction now {};
+      ::sigaction(signal, nullptr, &now);
+      // nohup asks that a hang-up be ignored.
+      if (signal == SIGHUP && now.sa_handler == SIG_IGN) continue;
+      sigaddset(&set, signal);
+    }
     sigaddset(&set, SIGCHLD);
     ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
     ::signal(SIGPIPE, SIG_IGN);

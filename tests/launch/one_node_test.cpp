@@ -137,6 +137,17 @@ TEST_CASE("SIGTERM lets workers save and 75 says that they did") {
   }
 }
 
+TEST_CASE("nohup is respected") {
+  const Folder folder;
+  const auto file = (folder / "marks").string();
+  Launcher launcher(folder, "a", words(1, {}, {"mark", file, "up", "sleep", "0.5", "say", "done"}),
+                    {}, {"nohup"});
+  REQUIRE(wait_for([&] { return contains(content(file), "up"); }));
+  launcher.signal(SIGHUP);
+  CHECK(launcher.wait() == 0);
+  CHECK(launcher.out() == "done 0/1\n");
+}
+
 TEST_CASE("workers that hang are killed when the grace period is over") {
   const Folder folder;
   const auto file = (folder / "pids").string();
