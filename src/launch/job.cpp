@@ -197,9 +197,7 @@ void Job::gather(double now) {
   gather_since_ = now;
   enough_since_ = -1;
   members_.clear();
-  first_rank_.clear();
   failures_.clear();
-  ended_badly_ = 0;
   signalled_ = false;
   for (auto& [id, node] : nodes_) {
     node.member = node.ended = false;
@@ -247,21 +245,20 @@ void Job::try_to_form(double now) {
 
 void Job::start(int64_t port) {
   phase_ = Phase::kRunning;
-  int64_t world = 0;
-  for (const NodeId id : members_) {
-    first_rank_[id] = world;
-    world += nodes_.at(id).workers;
-  }
-  for (size_t i = 0; i < members_.size(); ++i)
+  int64_t world = 0, first_rank = 0;
+  for (const NodeId id : members_) world += nodes_.at(id).workers;
+  for (size_t i = 0; i < members_.size(); ++i) {
     send(members_[i], Message("start")
                           .with("generation", generation_)
                           .with("because", because_)
                           .with("node", static_cast<int64_t>(i))
                           .with("nodes", static_cast<int64_t>(members_.size()))
-                          .with("first_rank", first_rank_[members_[i]])
+                          .with("first_rank", first_rank)
                           .with("world_size", world)
                           .with("master_addr", nodes_.at(members_.front()).address)
                           .with("master_port", port));
+    first_rank += nodes_.at(members_[i]).workers;
+  }
 }
 
 void Job::begin_stop(Stop why, double grace, const std::string& reason) {
@@ -283,52 +280,62 @@ void Job::settle(double now) {
   decide(now);
 }
 
+/// Whether those that stay can be a job without those that leave.
+bool Job::can_go_on() const {
+  for (const auto& [id, node] : nodes_)
+    if (node.leaving && node.launcher == options_.launcher) return false;
+  return available() >= options_.min_nodes;
+}
+
 void Job::decide(double now) {
-  int64_t saved = 0, other = 0, ok = 0;
-  bool own_leaves = false;
+  int64_t ok = 0, saved = 0, other = 0;
   for (const auto& [id, node] : nodes_) {
     ok += node.ok;
     saved += node.saved;
     other += node.other;
-    own_leaves |= node.leaving && node.launcher == options_.launcher;
   }
-  ended_badly_ = other;
-  if (stop_ == Stop::kFailure) return restart_or_fail(now);
-  const bool elastic = options_.min_nodes < options_.max_nodes;
+  if (stop_ == Stop::kFailure) return restart_or_fail(other, now);
   if (signalled_) {
-    const int code = other > 0 ? 1 : saved > 0 ? 75 : ok > 0 ? 0 : 75;
-    const std::string text =
-        code == 75  ? "stopped; run it again to resume"
-        : code == 0 ? "done"
-                    : fmt::format("stopped, but {} ended without saving", plural(other, "worker"));
-    if (!elastic || own_leaves || available() < options_.min_nodes) return finish(code, text);
-    for (const auto& [id, node] : nodes_)
-      if (node.leaving) finish_node(id, code, text, nullptr);
-    if (phase_ == Phase::kGathering || phase_ == Phase::kChoosingPort) return gather(now);
-    return next_generation(now, "a node left");
+    if (options_.min_nodes < options_.max_nodes && can_go_on()) {
+      const bool started = phase_ == Phase::kRunning || phase_ == Phase::kStopping;
+      dismiss_leaving();
+      return started ? next_generation(now, "a node left") : gather(now);
+    }
+    if (other > 0)
+      return finish(1,
+                    fmt::format("stopped, but {} ended without saving", plural(other, "worker")));
+    if (ok > 0 && saved == 0) return finish(0, "done");
+    return finish(75, "stopped; run it again to resume");
   }
   if (stop_ == Stop::kMembership && saved + other > 0) return next_generation(now, "a node joined");
   finish(0, "done");
 }
 
-void Job::restart_or_fail(double now) {
+void Job::restart_or_fail(int64_t ended_badly, double now) {
   const Failure cause = root_cause(failures_);
-  const bool can_start = available() >= options_.min_nodes;
   // A lost node leaves a smaller job, which costs no restart; it can't happen for ever.
-  const bool shrinks = cause.is_node_loss() && can_start;
-  if (signalled_ || (!shrinks && restarts_used_ >= options_.max_restarts)) {
-    const int64_t rest = std::max<int64_t>(0, ended_badly_ - (cause.is_node_loss() ? 0 : 1));
-    return finish(1,
-                  fmt::format("root cause: {}{}", describe(cause),
-                              rest == 0 ? ""
-                                        : fmt::format(" ({} ended because of it)",
-                                                      plural(rest, "other worker"))),
-                  &cause);
+  const bool shrinks = cause.is_node_loss() && can_go_on();
+  const bool elastic = options_.min_nodes < options_.max_nodes;
+  const bool stopped = signalled_ && !(elastic && can_go_on());
+  if (stopped || (!shrinks && restarts_used_ >= options_.max_restarts)) {
+    const int64_t rest = ended_badly - (cause.is_node_loss() ? 0 : 1);
+    const std::string others =
+        rest <= 0 ? "" : fmt::format(" ({} ended because of it)", plural(rest, "other worker"));
+    return finish(1, fmt::format("root cause: {}{}", describe(cause), others), &cause);
   }
+  dismiss_leaving();
   if (shrinks) return next_generation(now, describe(cause));
   ++restarts_used_;
   next_generation(now, fmt::format("{}; restart {} of {}", describe(cause), restarts_used_,
                                    options_.max_restarts));
+}
+
+/// Nodes that wanted to leave may go; what they return is about their own workers.
+void Job::dismiss_leaving() {
+  for (const auto& [id, node] : nodes_)
+    if (node.leaving)
+      finish_node(id, node.other > 0 ? 1 : 75,
+                  node.other > 0 ? "left without saving" : "left; run it again to resume", nullptr);
 }
 
 void Job::next_generation(double now, const std::string& because) {

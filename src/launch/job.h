@@ -79,7 +79,9 @@ class Job {
   void lose(NodeId id, const std::string& how, double now);
   void settle(double now);
   void decide(double now);
-  void restart_or_fail(double now);
+  bool can_go_on() const;
+  void restart_or_fail(int64_t ended_badly, double now);
+  void dismiss_leaving();
   void next_generation(double now, const std::string& because);
   void finish_node(NodeId id, int code, const std::string& text, const Failure* failure);
   void finish(int code, const std::string& text, const Failure* failure = nullptr);
@@ -92,11 +94,9 @@ class Job {
   Stop stop_ = Stop::kNone;
   std::map<NodeId, Node> nodes_;
   std::vector<NodeId> members_;  // in GROUP_RANK order; a lost one stays until the next generation
-  std::map<NodeId, int64_t> first_rank_;
   std::vector<Failure> failures_;
   int64_t generation_ = 0;
   int64_t restarts_used_ = 0;
-  int64_t ended_badly_ = 0;
   bool signalled_ = false;
   std::string because_;  // why this generation follows the one before
   double ticked_ = 0;

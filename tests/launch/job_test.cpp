@@ -323,6 +323,23 @@ TEST_CASE("a newcomer is taken in, one beyond MAX waits and replaces a lost node
   CHECK(w.generation(3) == 2);
 }
 
+TEST_CASE("a node that leaves and is killed before it has saved takes only itself along") {
+  World w(nodes(1, 3));
+  for (const int64_t id : {1, 2, 3}) w.join(id, fmt::format("h{}", id));
+  w.say(3, Message("leaving").with("reason", "SIGTERM"));
+  w.ended(1, 0, 0, 2, 0);
+  w.hang_up(3);
+  w.ended(2, 0, 0, 2, 0);
+  w.pass(6);
+  CHECK(w.generation(1) == 1);
+  CHECK(w.last(2, "start")->number("world_size") == 4);
+  // The coordinator's own node is another matter: without it there is no job.
+  w.say(1, Message("leaving").with("reason", "SIGTERM"));
+  w.ended(1, 1, 0, 2, 0);
+  w.ended(2, 1, 0, 2, 0);
+  CHECK(w.last(2, "finish")->number("code") == 75);
+}
+
 TEST_CASE("one that comes while the port is chosen is in the first generation") {
   World w(nodes(1, 3));
   w.answer_ports = false;
