@@ -7,8 +7,8 @@ namespace lh {
 namespace {
 
 constexpr const char* kFooter =
-    "\nlonghand launch [OPTIONS] [--] PROGRAM [ARGUMENTS]\n"
-    "The program is any program, or one of longhand's commands: longhand launch -- train RECIPE.\n"
+    "\nThe program is any program, or one of longhand's commands: longhand launch -- train "
+    "RECIPE.\n"
     "Every option is also read from PET_<NAME>, as torchrun does: PET_NPROC_PER_NODE=8.\n"
     "Workers get torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, "
     "...),\n"
@@ -36,6 +36,8 @@ std::shared_ptr<LaunchOptions> add_launch_options(CLI::App& command) {
     for (char& c : variable) c = c == '-' ? '_' : static_cast<char>(std::toupper(c));
     command.add_flag(name, target, help)->envname(variable);
   };
+  // For the help only: the program and what follows it is cut off before the options are read.
+  command.add_option("program", o->command, "Program and its arguments");
   const char* const kWhere = "Nodes";
   add("--nnodes", o->nnodes, "Nodes: N or MIN:MAX")->group(kWhere);
   add("--nproc-per-node", o->nproc_per_node, "Workers here: a number, gpu, cpu or auto")

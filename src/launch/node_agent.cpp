@@ -58,7 +58,10 @@ NodeAgent::NodeAgent(EventLoop& loop, const LaunchPlan& plan, const std::string&
       logs_(plan),
       workers_(guard, launch_id),
       rendezvous_(loop, plan, job_options(plan, launch_id)),
-      started_(monotonic_seconds()) {}
+      started_(monotonic_seconds()) {
+  if (logs_.kept())
+    console_.say(LogLevel::kInfo, "[launch] logs of this node: " + logs_.path().string());
+}
 
 void NodeAgent::send(const Message& message) {
   if (connection_ == nullptr) return;
@@ -322,8 +325,6 @@ void NodeAgent::finish(int code, const std::string& text) {
   console_.finish_following();
   if (code == 0) return;
   console_.say(code == kSaved ? LogLevel::kWarn : LogLevel::kError, "[launch] " + text);
-  if (code != kSaved && logs_.kept() && assignment_.world_size > 0)
-    console_.say(LogLevel::kInfo, "[launch] logs of this node: " + logs_.path().string());
 }
 
 void NodeAgent::tick() {

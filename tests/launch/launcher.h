@@ -67,6 +67,8 @@ class Launcher {
     if (pid_ == 0) {
       ::dup2(::open(out_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0644), 1);
       ::dup2(::open(err_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0644), 2);
+      // A killed launcher leaves its temporary files; they go with the test's folder.
+      ::setenv("TMPDIR", folder.path().c_str(), 1);
       for (std::string& line : environment) ::putenv(line.data());
       std::vector<char*> argv;
       for (std::string& word : before) argv.push_back(word.data());
