@@ -23,8 +23,11 @@ struct AttentionSegment {
 /// Query at position i sees key at position j (both relative to the segment's first key) when
 /// j <= i and (window == 0 or i - j < window or j < sinks).
 struct AttentionMask {
-  int64_t window = 0;  // 0: unlimited; else counts the current token
-  int64_t sinks = 0;   // first tokens of a segment that stay visible beyond the window
+  int64_t window = 0;       // 0: unlimited; else counts the current token
+  int64_t sinks = 0;        // first tokens of a segment that stay visible beyond the window
+  int64_t bias_window = 0;  // a bias per key is left out where i - j < bias_window
+
+  bool operator==(const AttentionMask&) const = default;
 };
 
 /// What a backend derives from a plan and keeps with it (work items on the device).
@@ -47,10 +50,15 @@ LH_BACKENDS(
     /// kv_heads (query head h reads kv head h / (heads / kv_heads)); inner two dimensions contiguous,
     /// any row stride. lse [nq, heads] f32 (f64 for f64): log-sum-exp of the scaled scores, -inf
     /// for a row that sees nothing, whose output is 0. Rows outside every segment are written 0.
+    /// bias [nk, kv_heads], contiguous, dtype of lse, is added to the scaled scores outside
+    /// mask.bias_window; -inf closes a key, a closed tile costs nothing. Undefined: none.
     void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
-                           const AttentionPlan& plan, Tensor& out, Tensor& lse);
+                           const AttentionPlan& plan, Tensor& out, Tensor& lse,
+                           const Tensor& bias = {});
     /// Gradients from the saved out and lse (recomputation of the scores by tiles).
     /// dq like q, dk and dv like k and v, all written; segments may share keys. Deterministic.
+    /// dbias like bias, summed over the query heads of a group, is written when it is not null.
     void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                             const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,
-                            Tensor& dq, Tensor& dk, Tensor& dv);)
+                            Tensor& dq, Tensor& dk, Tensor& dv, const Tensor& bias = {},
+                            Tensor* dbias = nullptr);)

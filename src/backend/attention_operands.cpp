@@ -83,7 +83,14 @@ void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, const At
   if (!(plan.scale > 0) || plan.mask.window < 0 || plan.mask.sinks < 0)
     fail<ShapeError>("[{}] expected scale > 0, window >= 0 and sinks >= 0, got {}, {} and {}", op,
                      plan.scale, plan.mask.window, plan.mask.sinks);
+  if (plan.mask.bias_window < 0)
+    fail<ShapeError>("[{}] expected bias_window >= 0, got {}", op, plan.mask.bias_window);
   check_segments(plan, q.size(0), k.size(0), op);
+}
+
+void check_attention_bias(const Tensor& bias, const Tensor& k, std::string_view op,
+                          std::string_view name) {
+  check_sum(bias, {k.size(0), k.size(1)}, k.dtype(), op, name);
 }
 
 }  // namespace lh

@@ -42,8 +42,7 @@ SequenceLayout SequenceLayout::run(int64_t first, int64_t count, Device device) 
 std::shared_ptr<const AttentionPlan> SequenceLayout::plan(const AttentionMask& mask,
                                                           double scale) const {
   for (const auto& plan : plans_)
-    if (plan->mask.window == mask.window && plan->mask.sinks == mask.sinks && plan->scale == scale)
-      return plan;
+    if (plan->mask == mask && plan->scale == scale) return plan;
   plans_.push_back(std::make_shared<const AttentionPlan>(AttentionPlan{segments_, mask, scale}));
   return plans_.back();
 }

@@ -3,7 +3,7 @@
 namespace lh {
 
 Variable attention(const Variable& q, const Variable& k, const Variable& v,
-                   std::shared_ptr<const AttentionPlan> plan) {
+                   std::shared_ptr<const AttentionPlan> plan, const Variable& bias) {
   if (q.value().rank() != 3 || k.value().rank() != 3 || v.value().rank() != 3)
     fail<ShapeError>("[attention] expected q, k, v of shape [tokens, heads, d], got {}, {}, {}",
                      q.value().str(), k.value().str(), v.value().str());
@@ -15,19 +15,27 @@ Variable attention(const Variable& q, const Variable& k, const Variable& v,
   Tensor out = Tensor::empty({q.size(0), q.size(1), v.size(2)}, q.dtype(), q.device());
   Tensor lse = Tensor::empty({q.size(0), q.size(1)}, statistics, q.device());
   LH_DISPATCH(q.device(), "attention",
-              attention_forward(q.value(), k.value(), v.value(), *plan, out, lse));
-  return record(
-      "attention", {q, k, v}, out,
-      [q = Saved(q), k = Saved(k), v = Saved(v), out, lse, plan](Gradients& gradients) {
-        const Tensor tq = q.get(), tk = k.get(), tv = v.get();
-        Tensor dq = Tensor::empty_like(tq), dk = Tensor::empty_like(tk),
-               dv = Tensor::empty_like(tv);
-        LH_DISPATCH(tq.device(), "attention",
-                    attention_backward(tq, tk, tv, out, lse, gradients.output(), *plan, dq, dk, dv));
-        gradients.add(0, dq);
-        gradients.add(1, dk);
-        gradients.add(2, dv);
-      });
+              attention_forward(q.value(), k.value(), v.value(), *plan, out, lse, bias.value()));
+  std::vector<Variable> inputs = {q, k, v};
+  if (bias.defined()) inputs.push_back(bias);
+  return record("attention", inputs, out,
+                [q = Saved(q), k = Saved(k), v = Saved(v),
+                 bias = bias.defined() ? Saved(bias) : Saved(), biased = bias.defined(), out, lse,
+                 plan](Gradients& gradients) {
+                  const Tensor tq = q.get(), tk = k.get(), tv = v.get();
+                  const Tensor tb = biased ? bias.get() : Tensor();
+                  Tensor dq = Tensor::empty_like(tq), dk = Tensor::empty_like(tk),
+                         dv = Tensor::empty_like(tv), db;
+                  const bool learned = biased && gradients.wants(3);
+                  if (learned) db = Tensor::empty_like(tb);
+                  LH_DISPATCH(tq.device(), "attention",
+                              attention_backward(tq, tk, tv, out, lse, gradients.output(), *plan,
+                                                 dq, dk, dv, tb, learned ? &db : nullptr));
+                  gradients.add(0, dq);
+                  gradients.add(1, dk);
+                  gradients.add(2, dv);
+                  if (learned) gradients.add(3, db);
+                });
 }
 
 }  // namespace lh

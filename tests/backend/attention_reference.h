@@ -33,6 +33,7 @@ inline AttentionCase packed_case(const std::vector<int64_t>& lengths, int64_t he
 
 struct AttentionArrays {
   std::vector<double> q, k, v, out, lse, d_out, dq, dk, dv;
+  std::vector<double> bias, dbias;  // [key_rows, kv_heads]; empty: no bias
 };
 
 inline bool sees(const AttentionMask& mask, int64_t i, int64_t j) {
@@ -49,22 +50,33 @@ inline void attention_reference(const AttentionCase& c, AttentionArrays& a) {
   a.dq.assign(a.q.size(), 0);
   a.dk.assign(a.k.size(), 0);
   a.dv.assign(a.v.size(), 0);
+  a.dbias.assign(a.bias.size(), 0);
   for (const AttentionSegment& s : c.plan.segments) {
     for (int64_t i = 0; i < s.query_length; ++i) {
       for (int64_t h = 0; h < c.heads; ++h) {
         const int64_t row = (s.query_begin + i) * c.heads + h;
         const double* q = &a.q[static_cast<size_t>(row * c.d)];
+        // With a bias, a key that it closes is not seen.
         std::vector<int64_t> keys;
-        for (int64_t j = 0; j < s.key_length; ++j)
-          if (sees(c.plan.mask, s.query_offset + i, j))
-            keys.push_back((s.key_begin + j) * c.kv_heads + h / group);
+        std::vector<bool> biased;
+        for (int64_t j = 0; j < s.key_length; ++j) {
+          if (!sees(c.plan.mask, s.query_offset + i, j)) continue;
+          const int64_t key = (s.key_begin + j) * c.kv_heads + h / group;
+          const bool left =
+              !a.bias.empty() && s.query_offset + i - j >= c.plan.mask.bias_window;
+          if (left && std::isinf(a.bias[static_cast<size_t>(key)])) continue;
+          keys.push_back(key);
+          biased.push_back(left);
+        }
         if (keys.empty()) continue;
         std::vector<double> p;
         double top = -std::numeric_limits<double>::infinity(), total = 0;
-        for (const int64_t key : keys) {
+        for (size_t n = 0; n < keys.size(); ++n) {
           double score = 0;
-          for (int64_t x = 0; x < c.d; ++x) score += q[x] * a.k[static_cast<size_t>(key * c.d + x)];
-          p.push_back(score * c.plan.scale);
+          for (int64_t x = 0; x < c.d; ++x)
+            score += q[x] * a.k[static_cast<size_t>(keys[n] * c.d + x)];
+          p.push_back(score * c.plan.scale +
+                      (biased[n] ? a.bias[static_cast<size_t>(keys[n])] : 0));
           top = std::max(top, p.back());
         }
         for (double& value : p) total += value = std::exp(value - top);
@@ -83,6 +95,7 @@ inline void attention_reference(const AttentionCase& c, AttentionArrays& a) {
             dp += g[x] * a.v[static_cast<size_t>(keys[n] * c.v_d + x)];
             a.dv[static_cast<size_t>(keys[n] * c.v_d + x)] += p[n] / total * g[x];
           }
+          if (biased[n]) a.dbias[static_cast<size_t>(keys[n])] += p[n] / total * (dp - delta);
           const double ds = p[n] / total * (dp - delta) * c.plan.scale;
           for (int64_t x = 0; x < c.d; ++x) {
             a.dq[static_cast<size_t>(row * c.d + x)] +=
@@ -117,6 +130,16 @@ inline AttentionArrays random_arrays(const AttentionCase& c, DType dtype, uint32
   a.v = random_values(c.key_rows * c.kv_heads * c.v_d, dtype, seed + 2);
   a.d_out = random_values(c.query_rows * c.heads * c.v_d, dtype, seed + 3);
   return a;
+}
+
+/// Biases between 0 and -18, as gates give them, and one key in three closed.
+inline void add_random_bias(const AttentionCase& c, AttentionArrays& a, uint32_t seed) {
+  std::mt19937 engine(seed);
+  std::uniform_real_distribution<float> uniform(0, 1);
+  a.bias.resize(static_cast<size_t>(c.key_rows * c.kv_heads));
+  for (double& bias : a.bias)
+    bias = uniform(engine) < 0.33f ? -std::numeric_limits<double>::infinity()
+                                   : static_cast<double>(std::log(uniform(engine) + 1e-8f));
 }
 
 inline Tensor to_tensor(const std::vector<double>& values, const Shape& shape, DType dtype) {
@@ -162,6 +185,7 @@ inline double difference(const Tensor& tensor, const std::vector<double>& refere
 /// Tensors of one call, poisoned where the backend must write.
 struct AttentionTensors {
   Tensor q, k, v, out, lse, d_out, dq, dk, dv;
+  Tensor bias, dbias;  // undefined: none
 
   AttentionTensors(const AttentionCase& c, const AttentionArrays& a, DType dtype)
       : q(to_tensor(a.q, {c.query_rows, c.heads, c.d}, dtype)),
@@ -172,11 +196,18 @@ struct AttentionTensors {
         d_out(to_tensor(a.d_out, {c.query_rows, c.heads, c.v_d}, dtype)),
         dq(poisoned({c.query_rows, c.heads, c.d}, dtype)),
         dk(poisoned({c.key_rows, c.kv_heads, c.d}, dtype)),
-        dv(poisoned({c.key_rows, c.kv_heads, c.v_d}, dtype)) {}
+        dv(poisoned({c.key_rows, c.kv_heads, c.v_d}, dtype)) {
+    if (a.bias.empty()) return;
+    bias = to_tensor(a.bias, {c.key_rows, c.kv_heads}, lse.dtype());
+    dbias = poisoned({c.key_rows, c.kv_heads}, lse.dtype());
+  }
 
-  void forward(const AttentionPlan& plan) { cpu::attention_forward(q, k, v, plan, out, lse); }
+  void forward(const AttentionPlan& plan) {
+    cpu::attention_forward(q, k, v, plan, out, lse, bias);
+  }
   void backward(const AttentionPlan& plan) {
-    cpu::attention_backward(q, k, v, out, lse, d_out, plan, dq, dk, dv);
+    cpu::attention_backward(q, k, v, out, lse, d_out, plan, dq, dk, dv, bias,
+                            bias.defined() ? &dbias : nullptr);
   }
 
   static Tensor poisoned(const Shape& shape, DType dtype) {

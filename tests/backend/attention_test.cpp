@@ -27,7 +27,7 @@ Bounds bounds_of(DType dtype) {
 
 constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kF64};
 
-void check_case(const AttentionCase& c, DType dtype, uint32_t seed = 1) {
+void check_case(const AttentionCase& c, DType dtype, uint32_t seed = 1, bool biased = false) {
   CAPTURE(dtype_name(dtype));
   CAPTURE(c.heads);
   CAPTURE(c.kv_heads);
@@ -37,7 +37,9 @@ void check_case(const AttentionCase& c, DType dtype, uint32_t seed = 1) {
   CAPTURE(c.key_rows);
   CAPTURE(c.plan.mask.window);
   CAPTURE(c.plan.mask.sinks);
+  CAPTURE(c.plan.mask.bias_window);
   AttentionArrays a = random_arrays(c, dtype, seed);
+  if (biased) add_random_bias(c, a, seed + 4);
   attention_reference(c, a);
   AttentionTensors t(c, a, dtype);
   t.forward(c.plan);
@@ -48,6 +50,7 @@ void check_case(const AttentionCase& c, DType dtype, uint32_t seed = 1) {
   CHECK(difference(t.dq, a.dq) < bounds.gradient);
   CHECK(difference(t.dk, a.dk) < bounds.gradient);
   CHECK(difference(t.dv, a.dv) < bounds.gradient);
+  if (biased) CHECK(difference(t.dbias, a.dbias) < bounds.gradient);
 }
 
 bool same_bytes(const Tensor& a, const Tensor& b) {
@@ -91,6 +94,73 @@ TEST_CASE("attention with windows and sinks matches the definition") {
         check_case(packed_case({330, 20, 1}, 2, 1, 16, 16, {window, sinks}), dtype);
 }
 
+TEST_CASE("attention with a bias per key outside a window matches the definition") {
+  for (const DType dtype : kDTypes)
+    for (const int64_t bias_window : {0, 1, 7, 64, 100, 1000})
+      for (const int64_t group : {1, 2, 8}) {
+        AttentionMask mask;
+        mask.bias_window = bias_window;
+        check_case(packed_case({330, 20, 1, 65}, 2 * group, 2, 16, 16, mask), dtype, 3, true);
+        mask.window = 90;
+        mask.sinks = 3;
+        check_case(packed_case({200, 30}, 2 * group, 2, 16, 32, mask), dtype, 5, true);
+      }
+}
+
+TEST_CASE("a bias reaches queries after the first key, and keys that segments share") {
+  for (const DType dtype : kDTypes) {
+    AttentionCase c = packed_case({1}, 4, 2, 32, 32);
+    c.plan.mask.bias_window = 20;
+    c.query_rows = 100;
+    c.key_rows = 400;
+    c.plan.segments = {{0, 37, 0, 237, 200}, {37, 33, 100, 70, 40}, {70, 30, 310, 85, -10}};
+    check_case(c, dtype, 1, true);
+  }
+}
+
+TEST_CASE("a bias of zero, and a window as long as the document, change nothing") {
+  for (const DType dtype : kDTypes)
+    for (const bool open : {true, false}) {
+      AttentionCase c = packed_case({150, 3}, 4, 2, 32, 32);
+      AttentionArrays a = random_arrays(c, dtype, 2);
+      AttentionTensors plain(c, a, dtype);
+      plain.forward(c.plan);
+      plain.backward(c.plan);
+      add_random_bias(c, a, 4);
+      if (open) std::fill(a.bias.begin(), a.bias.end(), 0.0);
+      else c.plan.mask.bias_window = 150;
+      AttentionTensors t(c, a, dtype);
+      t.forward(c.plan);
+      t.backward(c.plan);
+      CHECK(same_bytes(t.out, plain.out));
+      CHECK(same_bytes(t.lse, plain.lse));
+      CHECK(same_bytes(t.dq, plain.dq));
+      CHECK(same_bytes(t.dk, plain.dk));
+      CHECK(same_bytes(t.dv, plain.dv));
+      if (!open)
+        for (const double d : to_doubles(t.dbias)) CHECK(d == 0);
+    }
+}
+
+TEST_CASE("closed keys outside the window equal a sliding window, tiles skipped or not") {
+  for (const DType dtype : kDTypes) {
+    AttentionCase c = packed_case({400, 30}, 4, 2, 32, 32, {50, 0, 0});
+    AttentionArrays a = random_arrays(c, dtype, 2);
+    AttentionTensors windowed(c, a, dtype);
+    windowed.forward(c.plan);
+    windowed.backward(c.plan);
+    a.bias.assign(static_cast<size_t>(c.key_rows * c.kv_heads),
+                  -std::numeric_limits<double>::infinity());
+    c.plan.mask = {0, 0, 50};
+    AttentionTensors t(c, a, dtype);
+    t.forward(c.plan);
+    t.backward(c.plan);
+    CHECK(difference(t.out, to_doubles(windowed.out)) < bounds_of(dtype).out);
+    CHECK(difference(t.dk, to_doubles(windowed.dk)) < bounds_of(dtype).gradient);
+    for (const double d : to_doubles(t.dbias)) CHECK(d == 0);
+  }
+}
+
 TEST_CASE("attention of rows outside every segment is zero and their lse is minus infinity") {
   for (const DType dtype : kDTypes) {
     AttentionCase c = packed_case({40}, 2, 1, 16, 16);
@@ -127,11 +197,18 @@ TEST_CASE("attention decoding a few rows against a long cache matches the defini
             c.plan.segments = {{0, rows, 0, 1500, 1500 - rows},
                                {rows, rows, 1500, 190, 190 - rows}};
             AttentionArrays a = random_arrays(c, dtype, 5);
-            attention_reference(c, a);
-            AttentionTensors t(c, a, dtype);
-            t.forward(c.plan);
-            CHECK(difference(t.out, a.out) < bounds_of(dtype).out);
-            CHECK(difference(t.lse, a.lse) < bounds_of(dtype).lse);
+            for (const bool biased : {false, true}) {
+              c.plan.mask.bias_window = biased ? 40 : 0;
+              if (biased) add_random_bias(c, a, 6);
+              // A chunk of keys all of which are closed.
+              for (size_t j = 0; j < 1100 * 2 && biased; ++j)
+                a.bias[j] = -std::numeric_limits<double>::infinity();
+              attention_reference(c, a);
+              AttentionTensors t(c, a, dtype);
+              t.forward(c.plan);
+              CHECK(difference(t.out, a.out) < bounds_of(dtype).out);
+              CHECK(difference(t.lse, a.lse) < bounds_of(dtype).lse);
+            }
           }
         }
       }

@@ -222,6 +222,40 @@ TEST_CASE("cuda attention equals the CPU's over packed documents windows sinks a
       }
 }
 
+TEST_CASE("cuda attention with a bias per key equals the CPU's, closed keys and its gradient") {
+  if (no_device()) return;
+  AttentionPlan packed;
+  packed.segments = {{0, 30, 0, 30, 0}, {30, 1, 30, 1, 0}, {31, 40, 31, 40, 0}};
+  packed.mask.bias_window = 7;
+  AttentionPlan cached;  // rows outside every segment
+  cached.segments = {{3, 2, 0, 69, 67}};
+  cached.mask.bias_window = 9;
+  Tensor values = as(normal({71, 2}, 10), DType::kF32);
+  for (int64_t i = 0; i < values.numel(); i += 3) values.data<float>()[i] = -INFINITY;
+  const auto bias = [&](const Tensor& q) {
+    return q.dtype() == DType::kF64 ? as(values, DType::kF64) : values.to(q.device());
+  };
+  for (const DType dtype : kTypes)
+    for (const int64_t d : {16, 64, 128})
+      for (AttentionPlan* plan : {&packed, &cached}) {
+        CAPTURE(d);
+        plan->scale = 1 / std::sqrt(static_cast<double>(d));
+        plan->backend_state = nullptr;
+        const Shape qs{71, 4, d}, ks{71, 2, d};
+        const Case attention{
+            {normal(qs, 1), normal(ks, 2), normal(ks, 3), normal(qs, 4)},
+            {normal(qs, 5), normal({71, 4}, 6), normal(qs, 7), normal(ks, 8), normal(ks, 9),
+             normal({71, 2}, 10)},
+            {false, true, false, false, false, true}};
+        attention.LH_BOTH(
+            dtype, dtype == DType::kBF16 ? 4e-3 : 2e-5,
+            (attention_forward(in[0], in[1], in[2], *plan, out[0], out[1],
+                               bias(in[0])),
+             attention_backward(in[0], in[1], in[2], out[0], out[1], in[3], *plan, out[2], out[3],
+                                out[4], bias(in[0]), &out[5])));
+      }
+}
+
 TEST_CASE("cuda attention of few new tokens runs the decoding kernel and equals the CPU's") {
   if (no_device()) return;
   AttentionPlan plans[4];

@@ -76,6 +76,19 @@ TEST_CASE("attention over packed segments has the gradient of central difference
   }
 }
 
+TEST_CASE("attention with a bias per key has the gradient of central differences") {
+  for (const int64_t kv_heads : {4, 2, 1})
+    for (const int64_t bias_window : {0, 1, 3}) {
+      auto plan = std::make_shared<AttentionPlan>();
+      plan->segments = {{0, 3, 0, 3, 0}, {3, 5, 3, 5, 0}};
+      plan->mask.bias_window = bias_window;
+      plan->scale = 0.4;
+      check_gradients([&](const auto& in) { return attention(in[0], in[1], in[2], plan, in[3]); },
+                      {random({8, 4, 6}, 1), random({8, kv_heads, 6}, 2),
+                       random({8, kv_heads, 5}, 3), random({8, kv_heads}, 4)});
+    }
+}
+
 TEST_CASE("linear_cross_entropy has the gradient of central differences") {
   const Tensor targets = Tensor::from(std::vector<int32_t>{1, -1, 6, 0}, {4});
   check_gradients(

@@ -51,14 +51,17 @@ void zero_rows_outside(const std::vector<RowInterval>& ranges, Tensor& t) {
 
 template <typename Real>
 AttentionCall<Real> make_call(const Tensor& q, const Tensor& k, const Tensor& v,
-                              const AttentionPlan& plan, const Tensor& out, const Tensor& lse) {
+                              const AttentionPlan& plan, const Tensor& out, const Tensor& lse,
+                              const Tensor& bias) {
   check_attention(q, k, v, plan, out, lse, kOp);
+  if (bias.defined()) check_attention_bias(bias, k, kOp, "bias");
   AttentionCall<Real> call{plan, tile_ops<Real>(q.dtype())};
   call.q = HeadRows(q);
   call.k = HeadRows(k);
   call.v = HeadRows(v);
   call.out = HeadRows(out);
   call.lse = lse.data<Real>();
+  if (bias.defined()) call.bias = bias.data<Real>();
   call.heads = q.size(1);
   call.kv_heads = k.size(1);
   call.group = call.heads / call.kv_heads;
@@ -69,8 +72,8 @@ AttentionCall<Real> make_call(const Tensor& q, const Tensor& k, const Tensor& v,
 
 template <typename Real>
 void forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
-             Tensor& out, Tensor& lse) {
-  const AttentionCall<Real> call = make_call<Real>(q, k, v, plan, out, lse);
+             Tensor& out, Tensor& lse, const Tensor& bias) {
+  const AttentionCall<Real> call = make_call<Real>(q, k, v, plan, out, lse, bias);
   const std::vector<RowInterval> ranges = query_intervals(plan);
   zero_rows_outside(ranges, out);
   for_rows_outside(ranges, q.size(0), [&](int64_t row) {
@@ -89,27 +92,34 @@ void forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionP
 template <typename Real>
 void backward_round(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                     const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan, Tensor& dq,
-                    Tensor& dk, Tensor& dv) {
-  AttentionCall<Real> call = make_call<Real>(q, k, v, plan, out, lse);
+                    Tensor& dk, Tensor& dv, const Tensor& bias, Tensor* dbias) {
+  AttentionCall<Real> call = make_call<Real>(q, k, v, plan, out, lse, bias);
   call.d_out = HeadRows(d_out);
   call.dq = HeadRows(dq);
   call.dk = HeadRows(dk);
   call.dv = HeadRows(dv);
   zero_rows_outside(key_intervals(plan), dk);
   zero_rows_outside(key_intervals(plan), dv);
+  if (dbias != nullptr) {
+    call.dbias = dbias->data<Real>();
+    for_rows_outside(key_intervals(plan), k.size(0), [&](int64_t row) {
+      std::fill_n(call.dbias + row * call.kv_heads, call.kv_heads, Real(0));
+    });
+  }
   backward_tiles(call);
 }
 
 template <typename Real>
 void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
               const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan, Tensor& dq,
-              Tensor& dk, Tensor& dv) {
+              Tensor& dk, Tensor& dv, const Tensor& bias, Tensor* dbias) {
   check_attention(q, k, v, plan, out, lse, kOp);
   check_attention(dq, dk, dv, plan, d_out, lse, kOp);
   check_shape(d_out, out.shape(), kOp, "d_out");
   check_shape(dq, q.shape(), kOp, "dq");
   check_shape(dk, k.shape(), kOp, "dk");
   check_shape(dv, v.shape(), kOp, "dv");
+  if (dbias != nullptr) check_attention_bias(*dbias, k, kOp, "dbias");
   const std::vector<AttentionPlan> rounds = disjoint_rounds(plan);
   AttentionPlan with_keys;
   for (const AttentionPlan& round : rounds)
@@ -117,15 +127,19 @@ void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o
   zero_rows_outside(query_intervals(with_keys), dq);
   if (rounds.size() <= 1) {
     const AttentionPlan& all = rounds.empty() ? plan : rounds[0];
-    return backward_round<Real>(q, k, v, out, lse, d_out, all, dq, dk, dv);
+    return backward_round<Real>(q, k, v, out, lse, d_out, all, dq, dk, dv, bias, dbias);
   }
   // Keys that several segments see (context parallelism): a task writes its keys, so each round has
   // gradients of its own, which are added.
   Tensor dk_sum = Tensor::zeros(dk.shape(), sum_dtype(dk.dtype()));
   Tensor dv_sum = Tensor::zeros(dv.shape(), sum_dtype(dv.dtype()));
+  if (dbias != nullptr) fill(*dbias, 0);
   for (const AttentionPlan& round : rounds) {
-    Tensor dk_part = Tensor::empty_like(dk), dv_part = Tensor::empty_like(dv);
-    backward_round<Real>(q, k, v, out, lse, d_out, round, dq, dk_part, dv_part);
+    Tensor dk_part = Tensor::empty_like(dk), dv_part = Tensor::empty_like(dv), dbias_part;
+    if (dbias != nullptr) dbias_part = Tensor::empty_like(*dbias);
+    backward_round<Real>(q, k, v, out, lse, d_out, round, dq, dk_part, dv_part, bias,
+                         dbias != nullptr ? &dbias_part : nullptr);
+    if (dbias != nullptr) add_scaled(*dbias, 1, dbias_part, 1, *dbias);
     for (const auto& [part, sum] : {std::pair{&dk_part, &dk_sum}, std::pair{&dv_part, &dv_sum}}) {
       Tensor wide = Tensor::empty_like(*sum);
       copy(*part, wide);
@@ -153,16 +167,16 @@ const TileOps<double>& tile_ops<double>(DType) {
 }
 
 void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
-                       Tensor& out, Tensor& lse) {
+                       Tensor& out, Tensor& lse, const Tensor& bias) {
   dispatch_float(q.dtype(), kOp,
-                 [&]<typename T>() { forward<accumulate_t<T>>(q, k, v, plan, out, lse); });
+                 [&]<typename T>() { forward<accumulate_t<T>>(q, k, v, plan, out, lse, bias); });
 }
 
 void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                         const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,
-                        Tensor& dq, Tensor& dk, Tensor& dv) {
+                        Tensor& dq, Tensor& dk, Tensor& dv, const Tensor& bias, Tensor* dbias) {
   dispatch_float(q.dtype(), kOp, [&]<typename T>() {
-    backward<accumulate_t<T>>(q, k, v, out, lse, d_out, plan, dq, dk, dv);
+    backward<accumulate_t<T>>(q, k, v, out, lse, d_out, plan, dq, dk, dv, bias, dbias);
   });
 }
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/attention_bias.h"
 #include "backend/cpu/attention_internal.h"
 
 namespace lh::cpu {
@@ -29,6 +30,7 @@ template <typename Real>
 struct Scratch {
   LeftPack k[kBlock], v[kBlock];
   Real *dk[kBlock], *dv[kBlock];
+  double* dbias[kBlock];  // a long sum
   // Of the query tile in hand.
   void *q_plain, *q_lanes, *g_plain, *g_lanes;  // g: d_out
   Real *lse2, *delta;
@@ -46,6 +48,7 @@ struct Scratch {
       v[i].plain = carver.take<Real>(v_size);
       dk[i] = carver.take<Real>(k_size);
       dv[i] = carver.take<Real>(v_size);
+      dbias[i] = carver.take<double>(kTile);
     }
     q_plain = carver.take<Real>(k_size);
     q_lanes = carver.take<Real>(k_size);
@@ -104,21 +107,25 @@ struct Pass {
   }
 
   /// One pair of tiles, both packed in the scratch.
-  void differentiate(const QueryTile& queries, int64_t key_begin, const VisibleRows& rows,
-                     Scratch<Real>& s, int slot, Real* dq) const {
+  void differentiate(const BiasedTile& tile, Scratch<Real>& s, int slot, Real* dq) const {
+    const QueryTile& queries = tile.queries;
+    const VisibleRows& rows = tile.rows;
+    const bool bias_wanted = call.dbias != nullptr && wanted != Wanted::kQueries;
     const auto n = static_cast<int>(call.padded_columns(queries.count));
     const int m = rows.count, d = call.q.d, dv = call.v.d;
     ops.matmul_nn({s.k[slot].plain, call.depth, rows.begin}, s.q_lanes, kTile, s.scores, kTile, m,
                   n, d, false);
+    if (call.bias != nullptr) add_bias(call, tile, n, s.scores);
     if (rows.masked) {
       ColumnRanges ranges;
-      column_ranges(call.plan.mask, queries, key_begin, rows, n, ranges);
+      column_ranges(call.plan.mask, queries, tile.key_begin, rows, n, ranges);
       ops.mask(s.scores, m, n, ranges.begin, ranges.end);
     }
     ops.matmul_nn({s.v[slot].plain, call.v_depth, rows.begin}, s.g_lanes, kTile, s.dp, kTile, m, n,
                   dv, false);
-    ops.score_gradient(s.scores, s.dp, m, n, call.log2_scale(), s.lse2, s.delta, s.p_left,
-                       s.ds_left, s.ds_right);
+    ops.score_gradient(s.scores, s.dp, m, n, call.log2_scale(), s.lse2, s.delta, bias_wanted,
+                       s.p_left, s.ds_left, s.ds_right);
+    if (bias_wanted) add_bias_gradient(call, tile, s.dp, s.dbias[slot]);
     if (wanted != Wanted::kQueries) {
       ops.matmul_nn({s.p_left, kTile, 0}, s.g_plain, call.v_depth,
                     s.dv[slot] + int64_t{rows.begin} * call.v_depth, call.v_depth, m, dv, n, true);
@@ -148,6 +155,7 @@ struct Pass {
       pack_keys(segment, kv_head, begin + i, s, i);
       std::fill_n(s.dk[i], k_size, Real(0));
       std::fill_n(s.dv[i], v_size, Real(0));
+      std::fill_n(s.dbias[i], kTile, 0.0);
     }
     const QueryTileRange range = query_tiles(segment, call.plan.mask, begin * kTile,
                                              std::min(segment.key_length, end * kTile));
@@ -161,9 +169,11 @@ struct Pass {
           const VisibleRows rows =
               visible_rows(call.plan.mask, queries, key_begin, key_count(segment, begin + i));
           if (rows.count == 0) continue;
+          const BiasedTile tile{segment, queries, kv_head, key_begin, rows};
+          if (is_closed(call, tile)) continue;
           if (!packed) pack_queries(segment, queries, head, s);
           packed = true;
-          differentiate(queries, key_begin, rows, s, i,
+          differentiate(tile, s, i,
                         wanted == Wanted::kAll ? s.dq + (t * call.group + h) * k_size : nullptr);
         }
       }
@@ -175,6 +185,8 @@ struct Pass {
                      call.dk.at(row, kv_head), call.dk.row_stride);
       ops.store_rows(s.dv[i], call.v_depth, keys, call.v.d, Real(1), call.dv.at(row, kv_head),
                      call.dv.row_stride);
+      for (int r = 0; r < keys && call.dbias != nullptr; ++r)
+        call.dbias[(row + r) * call.kv_heads + kv_head] = static_cast<Real>(s.dbias[i][r]);
     }
   }
 
@@ -205,8 +217,10 @@ struct Pass {
       const VisibleRows rows =
           visible_rows(call.plan.mask, queries, tile * kTile, key_count(segment, tile));
       if (rows.count == 0) continue;
+      const BiasedTile biased{segment, queries, task.kv_head, tile * kTile, rows};
+      if (is_closed(call, biased)) continue;
       pack_keys(segment, task.kv_head, tile, s, 0);
-      differentiate(queries, tile * kTile, rows, s, 0, s.dq);
+      differentiate(biased, s, 0, s.dq);
     }
     store_dq(segment, queries, head, s.dq);
   }

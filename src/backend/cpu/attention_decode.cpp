@@ -55,6 +55,16 @@ std::vector<Task> make_tasks(const AttentionCall<float>& call, const std::vector
   return tasks;
 }
 
+/// Adds the bias to the scores of the keys in `range` that the query has left behind.
+void add_bias(const AttentionCall<float>& call, const Task& task, const Range& range,
+              int64_t position, float* scores) {
+  const auto inverse = static_cast<float>(1 / call.plan.scale);  // scores are not scaled yet
+  const int64_t end = std::min(range.end, position - call.plan.mask.bias_window + 1);
+  for (int64_t j = range.begin; j < end; ++j)
+    scores[j - range.begin] +=
+        call.bias[(task.segment->key_begin + j) * call.kv_heads + task.kv_head] * inverse;
+}
+
 /// What a task leaves behind for each of its rows.
 struct Partial {
   float top, sum;  // largest raw score, sum of e^(scale (score - top)); sum 0: nothing seen
@@ -86,8 +96,13 @@ void run_task(const AttentionCall<float>& call, const Task& task, float* q, floa
       if (range.count() == 0) continue;
       LH_SIMD_CALL(dot_rows(q, row_of<T>(call.k, s.key_begin + range.begin, task.kv_head),
                             call.k.row_stride, range.count(), d, at));
+      if (call.bias != nullptr) add_bias(call, task, range, s.query_offset + i, at);
       at += range.count();
     }
+    constexpr float kClosed = -std::numeric_limits<float>::infinity();
+    if (call.bias != nullptr &&
+        std::all_of(scores, at, [](float score) { return score == kClosed; }))
+      continue;
     partials[r].sum = LH_SIMD_CALL(softmax_numerators(
         scores, keys.count(), static_cast<float>(call.plan.scale), &partials[r].top));
     at = scores;

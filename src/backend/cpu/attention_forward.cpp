@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/cpu/attention_bias.h"
 #include "backend/cpu/attention_internal.h"
 
 namespace lh::cpu {
@@ -75,13 +76,15 @@ void end_item(const AttentionCall<Real>& call, const AttentionSegment& segment,
 /// Adds one key tile, packed in the scratch, to the running softmax of one query tile.
 template <typename Real>
 void attend(const AttentionCall<Real>& call, const Scratch<Real>& scratch, const Item<Real>& item,
-            int64_t key_begin, const VisibleRows& rows) {
+            const BiasedTile& tile) {
   const TileOps<Real>& ops = call.ops;
+  const VisibleRows& rows = tile.rows;
   ops.matmul_nn({scratch.k, call.depth, rows.begin}, item.q, kTile, scratch.scores, kTile,
                 rows.count, item.columns, call.q.d, false);
+  if (call.bias != nullptr) add_bias(call, tile, item.columns, scratch.scores);
   if (rows.masked) {
     ColumnRanges ranges;
-    column_ranges(call.plan.mask, item.queries, key_begin, rows, item.columns, ranges);
+    column_ranges(call.plan.mask, item.queries, tile.key_begin, rows, item.columns, ranges);
     ops.mask(scratch.scores, rows.count, item.columns, ranges.begin, ranges.end);
   }
   if (ops.softmax(scratch.scores, rows.count, item.columns, call.log2_scale(), item.top, item.total,
@@ -109,6 +112,8 @@ void run_task(const AttentionCall<Real>& call, const AttentionTask& task, Scratc
       const VisibleRows rows =
           visible_rows(call.plan.mask, scratch.items[i].queries, key_begin, keys);
       if (rows.count == 0) continue;
+      const BiasedTile biased{segment, scratch.items[i].queries, task.kv_head, key_begin, rows};
+      if (is_closed(call, biased)) continue;
       if (!packed) {
         call.ops.pack_left(call.k.at(row, task.kv_head), call.k.row_stride, keys, call.k.d,
                            call.depth, scratch.k, nullptr);
@@ -116,7 +121,7 @@ void run_task(const AttentionCall<Real>& call, const AttentionTask& task, Scratc
                            call.v_depth, nullptr, scratch.v);
         packed = true;
       }
-      attend(call, scratch, scratch.items[i], key_begin, rows);
+      attend(call, scratch, scratch.items[i], biased);
     }
   }
   for (int i = 0; i < count; ++i) end_item(call, segment, scratch.items[i]);

@@ -58,6 +58,8 @@ struct AttentionCall {
   const TileOps<Real>& ops;
   HeadRows q{}, k{}, v{}, out{}, d_out{}, dq{}, dk{}, dv{};
   Real* lse = nullptr;
+  const Real* bias = nullptr;  // [nk, kv_heads], or null
+  Real* dbias = nullptr;       // likewise, or null: not wanted
   int64_t heads = 0, kv_heads = 0, group = 0;
   int depth = 0, v_depth = 0;  // padded
 

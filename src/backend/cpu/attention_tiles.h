@@ -66,9 +66,11 @@ struct TileOps {
   /// the maximum only when it lags by more than kSlack, so that this is rare.
   bool (*softmax)(Real* scores, int rows, int n, Real scale, Real* top, Real* total, Real* shrink,
                   void* p_right);
-  /// p = 2^(scores * scale - lse2), ds = p (dp - delta): p as left operand, ds as both.
+  /// p = 2^(scores * scale - lse2), ds = p (dp - delta): p as left operand, ds as both. ds also
+  /// replaces dp where keep_ds (and where shared_layouts).
   void (*score_gradient)(Real* scores, Real* dp, int rows, int n, Real scale, const Real* lse2,
-                         const Real* delta, void* p_left, void* ds_left, void* ds_right);
+                         const Real* delta, bool keep_ds, void* p_left, void* ds_left,
+                         void* ds_right);
 
   /// c[d][n] *= factor[n], leading dimension kTile.
   void (*scale_columns)(Real* c, int d, int n, const Real* factor);

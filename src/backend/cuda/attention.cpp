@@ -37,8 +37,9 @@ void set_sizes(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
 /// What the forward kernels, for training and for decoding, name alike.
 template <typename T, typename Params>
 void set_forward(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
-                 const AttentionPlan& plan, Tensor& out, Tensor& lse) {
+                 const AttentionPlan& plan, Tensor& out, Tensor& lse, const Tensor& bias) {
   set_sizes(p, q, k, v, plan);
+  p.bias = pointer<float>(bias);
   p.q = pointer<T>(q);
   p.k = pointer<T>(k);
   p.v = pointer<T>(v);
@@ -53,8 +54,9 @@ void set_forward(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
 }  // namespace
 
 void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
-                       const AttentionPlan& plan, Tensor& out, Tensor& lse) {
+                       const AttentionPlan& plan, Tensor& out, Tensor& lse, const Tensor& bias) {
   check_attention(q, k, v, plan, out, lse, "attention");
+  if (bias.defined()) check_attention_bias(bias, k, "attention", "bias");
   // The kernels do not write rows outside every segment.
   if (!cover(query_intervals(plan), q.size(0))) {
     gpu::fill_bytes(out.device(), out.raw(), 0, out.bytes());
@@ -64,16 +66,16 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
   dispatch_kernel(q.dtype(), "attention", [&]<typename T>() {
     if (is_decoding(plan)) {
       kernels::AttentionDecodeParams<kernel_t<T>> p;
-      set_forward<T>(p, q, k, v, plan, out, lse);
-      call("attention", {&q, &k, &v, &out, &lse},
+      set_forward<T>(p, q, k, v, plan, out, lse, bias);
+      call("attention", {&q, &k, &v, &out, &lse, &bias},
            [&](gpu::Stream stream) { decode(p, plan, q.device(), stream); });
       return;
     }
     kernels::AttentionFwdParams<kernel_t<T>> p;
-    set_forward<T>(p, q, k, v, plan, out, lse);
+    set_forward<T>(p, q, k, v, plan, out, lse, bias);
     p.query_rows = rows_of(q, "query rows");
     p.key_rows = rows_of(k, "key rows");
-    call("attention", {&q, &k, &v, &out, &lse}, [&](gpu::Stream stream) {
+    call("attention", {&q, &k, &v, &out, &lse, &bias}, [&](gpu::Stream stream) {
       if constexpr (std::is_same_v<T, bf16>) {
         if (gpu::capability(q.device()) == 90 && kernels::attention_fwd_sm90_supported(p)) {
           p.schedule = schedule_of(plan, kernels::kAttentionFwdSm90Tile, 0, q.device()).view;
@@ -89,17 +91,20 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
 
 void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                         const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,
-                        Tensor& dq, Tensor& dk, Tensor& dv) {
+                        Tensor& dq, Tensor& dk, Tensor& dv, const Tensor& bias, Tensor* dbias) {
   check_attention(q, k, v, plan, out, lse, "attention_backward");
   check_attention(dq, dk, dv, plan, d_out, lse, "attention_backward");
   check_like(d_out, out, "attention_backward", "d_out");
   check_like(dq, q, "attention_backward", "dq");
   check_like(dk, k, "attention_backward", "dk");
   check_like(dv, v, "attention_backward", "dv");
+  if (bias.defined()) check_attention_bias(bias, k, "attention_backward", "bias");
+  if (dbias != nullptr) check_attention_bias(*dbias, k, "attention_backward", "dbias");
   if (!cover(query_intervals(plan), q.size(0))) fill(dq, 0);
   if (!cover(key_intervals(plan), k.size(0))) {
     fill(dk, 0);
     fill(dv, 0);
+    if (dbias != nullptr) fill(*dbias, 0);
   }
   dispatch_kernel(q.dtype(), "attention_backward", [&]<typename T>() {
     kernels::AttentionBwdParams<kernel_t<T>> p;
@@ -109,6 +114,8 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
     p.v = pointer<T>(v);
     p.out = pointer<T>(out);
     p.lse = pointer<float>(lse);
+    p.bias = pointer<float>(bias);
+    if (dbias != nullptr) p.dbias = pointer<float>(*dbias);
     p.dout = pointer<T>(d_out);
     p.dq = pointer<T>(dq);
     p.dk = pointer<T>(dk);
@@ -127,7 +134,9 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
         workspace(kernels::attention_bwd_workspace(p.query_rows, p.heads) * sizeof(float),
                   q.device());
     p.stats = reinterpret_cast<float*>(stats.raw());
-    call("attention_backward", {&q, &k, &v, &out, &lse, &d_out, &dq, &dk, &dv}, [&](gpu::Stream stream) {
+    const std::initializer_list<const Tensor*> operands = {&q,   &k,  &v,  &out, &lse,
+                                                           &d_out, &dq, &dk, &dv,  &bias};
+    call("attention_backward", operands, [&](gpu::Stream stream) {
       kernels::attention_bwd_prepare(p, stream);
       if constexpr (std::is_same_v<T, bf16>) {
         if (gpu::capability(q.device()) == 90 && kernels::attention_bwd_sm90_supported(p)) {

@@ -68,6 +68,7 @@ kernels::AttentionMask mask_of(const AttentionPlan& plan) {
   kernels::AttentionMask mask;
   mask.window = narrow(plan.mask.window, "attention", "window");
   mask.sinks = narrow(plan.mask.sinks, "attention", "sinks");
+  mask.bias_window = narrow(plan.mask.bias_window, "attention", "bias_window");
   return mask;
 }
 

@@ -134,7 +134,8 @@ bool softmax(float* scores, int rows, int n, float scale, float* top, float* tot
 }
 
 void score_gradient(float* scores, float* dp, int rows, int n, float scale, const float* lse2,
-                    const float* delta, void* p_left, void* ds_left, void* ds_right) {
+                    const float* delta, bool keep_ds, void* p_left, void* ds_left,
+                    void* ds_right) {
   auto *p = static_cast<uint16_t*>(p_left), *ds = static_cast<uint16_t*>(ds_left);
   auto* pairs = static_cast<uint32_t*>(ds_right);
   score_gradient_columns(scores, dp, rows, n, scale, lse2, delta,
@@ -144,6 +145,9 @@ void score_gradient(float* scores, float* dp, int rows, int n, float scale, cons
                            store_bf16(ds + r * kTile + c, ds0);
                            store_bf16(ds + (r + 1) * kTile + c, ds1);
                            store_pairs(pairs + r / 2 * kTile + c, round_pairs(ds0, ds1));
+                           if (!keep_ds) return;
+                           store(dp + r * kTile + c, ds0, Full{});
+                           store(dp + (r + 1) * kTile + c, ds1, Full{});
                          });
   zero_rows(p_left, round_to(rows, 2));
   zero_rows(ds_left, round_to(rows, 2));

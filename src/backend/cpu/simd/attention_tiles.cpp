@@ -138,7 +138,7 @@ bool softmax(Real* scores, int rows, int n, Real scale, Real* top, Real* total, 
 
 template <typename Real>
 void score_gradient(Real* scores, Real* dp, int rows, int n, Real scale, const Real* lse2,
-                    const Real* delta, void*, void*, void*) {
+                    const Real* delta, bool, void*, void*, void*) {
   score_gradient_columns(scores, dp, rows, n, scale, lse2, delta,
                          [&](int r, int c, auto p0, auto p1, auto ds0, auto ds1) {
                            store(scores + r * kTile + c, p0, Full{});

@@ -1,0 +1,72 @@
+// A bias per key on tiles of scores (backend/attention.h): added before the softmax, its gradient
+// summed after it. Score tiles are [keys][queries], so a key's bias is one number for a run of
+// columns.
+#pragma once
+
+#include <algorithm>
+
+#include "backend/cpu/attention_internal.h"
+
+namespace lh::cpu {
+
+/// The key tile in hand, as one query tile sees it.
+struct BiasedTile {
+  const AttentionSegment& segment;
+  const QueryTile& queries;
+  int64_t kv_head, key_begin;
+  VisibleRows rows;
+
+  int64_t key(int row) const { return key_begin + rows.begin + row; }
+  /// The first column whose query is outside the key's bias window.
+  int first_column(const AttentionMask& mask, int row, int columns) const {
+    const int64_t first = key(row) + mask.bias_window - queries.position;
+    return static_cast<int>(std::clamp<int64_t>(first, 0, columns));
+  }
+  template <typename Real>
+  int64_t index(const AttentionCall<Real>& call, int row) const {
+    return (segment.key_begin + key(row)) * call.kv_heads + kv_head;
+  }
+};
+
+/// True when every pair of the tile is closed by a bias of -inf: it adds nothing to any sum.
+template <typename Real>
+bool is_closed(const AttentionCall<Real>& call, const BiasedTile& tile) {
+  if (call.bias == nullptr) return false;
+  // The newest key is the last to leave the window.
+  if (tile.first_column(call.plan.mask, tile.rows.count - 1, kTile) > 0) return false;
+  for (int r = 0; r < tile.rows.count; ++r)
+    if (call.bias[tile.index(call, r)] != -std::numeric_limits<Real>::infinity()) return false;
+  return true;
+}
+
+/// Scores are not scaled yet, so the bias is divided by the scale.
+template <typename Real>
+void add_bias(const AttentionCall<Real>& call, const BiasedTile& tile, int columns, Real* scores) {
+  const Real inverse = static_cast<Real>(1 / call.plan.scale);
+  for (int r = 0; r < tile.rows.count; ++r) {
+    const Real bias = call.bias[tile.index(call, r)] * inverse;
+    if (bias == 0) continue;
+    Real* row = scores + r * kTile;
+    for (int c = tile.first_column(call.plan.mask, r, columns); c < columns; ++c) row[c] += bias;
+  }
+}
+
+/// sums[row of the key tile] += gradients of the scores of its queries outside the window.
+template <typename Real>
+void add_bias_gradient(const AttentionCall<Real>& call, const BiasedTile& tile, const Real* ds,
+                       double* sums) {
+  constexpr int kParts = 16;  // lets the compiler use registers of any width, in one fixed order
+  for (int r = 0; r < tile.rows.count; ++r) {
+    const Real* row = ds + r * kTile;
+    Real parts[kParts] = {};
+    int c = tile.first_column(call.plan.mask, r, tile.queries.count);
+    for (; c + kParts <= tile.queries.count; c += kParts)
+      for (int i = 0; i < kParts; ++i) parts[i] += row[c + i];
+    for (int i = 0; c + i < tile.queries.count; ++i) parts[i] += row[c + i];
+    double total = 0;
+    for (const Real part : parts) total += part;
+    sums[tile.rows.begin + r] += total;
+  }
+}
+
+}  // namespace lh::cpu
