@@ -1,10 +1,15 @@
 #include "config/model_config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
 
 namespace lh {
+
+int64_t MixerConfig::resolved_utility_hidden(int64_t hidden_size) const {
+  return utility_hidden > 0 ? utility_hidden : std::max<int64_t>(16, hidden_size / 4);
+}
 
 const std::string& ModelConfig::mixer_name_of_layer(int64_t layer) const {
   if (schedule.empty()) fail<ConfigError>("model.schedule is empty");
@@ -49,7 +54,12 @@ int64_t ModelConfig::num_parameters(int64_t vocab) const {
     if (output_bias) total += hidden_size;
     if (mlp_bias) total += 2 * intermediate_size + hidden_size;
     if (qk_norm) total += 2 * resolved_head_dim();
-    if (mixer_of_layer(layer).output_gate) total += hidden_size * q;
+    const MixerConfig& mixer = mixer_of_layer(layer);
+    if (mixer.output_gate) total += hidden_size * q;
+    if (mixer.kind == "sp_kv") {
+      const int64_t inner = mixer.resolved_utility_hidden(hidden_size);
+      total += (hidden_size + 1) * inner + (inner + 1) * resolved_num_kv_heads();
+    }
   }
   return total;
 }

@@ -67,6 +67,10 @@ struct MixerConfig {
   int64_t sinks = 0;             // leading tokens of a document that stay visible
   bool rope = true;              // false: no position encoding (NoPE)
   bool output_gate = false;
+  double threshold = 0.5;      // sp_kv: utility from which a key is kept beyond the window
+  int64_t utility_hidden = 0;  // sp_kv: 0: hidden_size / 4, at least 16
+
+  int64_t resolved_utility_hidden(int64_t hidden_size) const;
 
   bool operator==(const MixerConfig&) const = default;
 
@@ -76,7 +80,7 @@ struct MixerConfig {
 
 /// The mixers a recipe may name. A new mixer adds its row here and in mixers/mixer.cpp.
 inline std::vector<std::string> mixer_kinds() {
-  return {"softmax", "sliding_window"};
+  return {"softmax", "sliding_window", "sp_kv"};
 }
 
 struct ModelConfig {
@@ -124,7 +128,10 @@ template <typename Visitor, typename Self>
 void MixerConfig::visit(Visitor& v, Self& self) {
   v.field("kind", self.kind, Doc{"which token mixer"}, one_of(mixer_kinds()));
   v.field("window", self.window,
-          Doc{"sliding_window: keys a query sees, counting its own token", "tokens"}, at_least(0));
+          Doc{"sliding_window: keys a query sees, counting its own token; sp_kv: keys a query sees "
+              "whatever their gates say",
+              "tokens"},
+          at_least(0));
   v.field("sinks", self.sinks,
           Doc{"sliding_window: leading tokens of the document that stay visible", "tokens"},
           at_least(0));
@@ -132,6 +139,13 @@ void MixerConfig::visit(Visitor& v, Self& self) {
   v.field("output_gate", self.output_gate,
           Doc{"multiply the heads' outputs by a learned sigmoid gate of the layer's input"},
           Rule{});
+  v.field("threshold", self.threshold,
+          Doc{"sp_kv: predicted utility from which a key is kept beyond the window"},
+          {.low = 0, .high = 1, .low_open = true, .high_open = true});
+  v.field("utility_hidden", self.utility_hidden,
+          Doc{"sp_kv: inner width of the utility predictor; 0: hidden_size / 4, at least 16",
+              "channels"},
+          at_least(0));
 }
 
 template <typename Visitor, typename Self>

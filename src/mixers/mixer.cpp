@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "mixers/self_pruned.h"
 #include "mixers/sliding_window.h"
 #include "mixers/softmax.h"
 
@@ -11,6 +12,7 @@ std::unique_ptr<TokenMixer> make_mixer(const MixerContext& context) {
   // One row per kind; config/model_config.h lists the same names for recipes.
   if (context.config.kind == "softmax") return std::make_unique<SoftmaxMixer>(context);
   if (context.config.kind == "sliding_window") return std::make_unique<SlidingWindowMixer>(context);
+  if (context.config.kind == "sp_kv") return std::make_unique<SelfPrunedMixer>(context);
   fail<ConfigError>("unknown mixer kind '{}': expected one of {}", context.config.kind,
                     fmt::join(mixer_kinds(), ", "));
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/attention.h"
+#include "mixers/gate_phase.h"
 #include "tensor/tensor.h"
 
 namespace lh {
@@ -26,7 +27,12 @@ class SequenceLayout {
   /// The plan of causal attention among the rows of each segment; equal calls share one plan.
   std::shared_ptr<const AttentionPlan> plan(const AttentionMask& mask, double scale) const;
 
+  /// How the gates of self-pruning mixers act in this step.
+  const GatePhase& gates() const { return gates_; }
+  void set_gates(const GatePhase& gates) { gates_ = gates; }
+
  private:
+  GatePhase gates_;
   Tensor positions_;
   int64_t longest_ = 0;
   std::vector<AttentionSegment> segments_;

@@ -12,6 +12,7 @@
 #include "backend/optim.h"
 #include "backend/reduce.h"
 #include "backend/rope.h"
+#include "backend/utility_gate.h"
 #include "runtime/gpu.h"
 #include "support/compare.h"
 
@@ -253,6 +254,24 @@ TEST_CASE("cuda attention with a bias per key equals the CPU's, closed keys and 
                                bias(in[0])),
              attention_backward(in[0], in[1], in[2], out[0], out[1], in[3], *plan, out[2], out[3],
                                 out[4], bias(in[0]), &out[5])));
+      }
+}
+
+TEST_CASE("cuda utility gates equal the CPU's") {
+  if (no_device()) return;
+  for (const DType dtype : kTypes)
+    for (const Shape& shape : {Shape{1, 1}, Shape{77, 3}, Shape{64, 8}})
+      for (const UtilityGate& gate :
+           {UtilityGate{GateMode::kSoft, 1, 0.5}, UtilityGate{GateMode::kAnneal, 0.4, 0.3},
+            UtilityGate{GateMode::kAnneal, 1, 0.6}, UtilityGate{}}) {
+        const Case gates{{normal(shape, 1, 3)}, {normal(shape, 2), normal(shape, 3)}, {true, false}};
+        const auto dbias = [&](const Tensor& x) {
+          const DType wide = x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
+          return as(as(normal(shape, 4), DType::kF32), wide).to(x.device());
+        };
+        gates.LH_BOTH(dtype, 2e-5,
+                      (utility_gate_forward(in[0], gate, out[0]),
+                       utility_gate_backward(in[0], gate, dbias(in[0]), out[1])));
       }
 }
 

@@ -9,6 +9,7 @@
 #include "ops/reshape.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
+#include "ops/utility_gate.h"
 #include "support/gradcheck.h"
 
 namespace {
@@ -87,6 +88,45 @@ TEST_CASE("attention with a bias per key has the gradient of central differences
                       {random({8, 4, 6}, 1), random({8, kv_heads, 6}, 2),
                        random({8, kv_heads, 5}, 3), random({8, kv_heads}, 4)});
     }
+}
+
+TEST_CASE("soft and annealed utility gates have the gradient of central differences") {
+  // No logit is so near the threshold that a step crosses it.
+  for (const UtilityGate& gate :
+       {UtilityGate{GateMode::kSoft, 0, 0.5}, UtilityGate{GateMode::kAnneal, 0.4, 0.3}})
+    check_gradients([&](const auto& in) { return utility_gate(in[0], gate); }, {random({9, 4}, 1)});
+}
+
+TEST_CASE("utility gates equal their formula, hard ones are constants") {
+  const Tensor logits = Tensor::from(std::vector<double>{-800, -30, -1, 0, 2, 50}, {2, 3});
+  const auto bias = [&](GateMode mode, double alpha, double threshold) {
+    return to_doubles(utility_gate(Variable::leaf(logits), {mode, alpha, threshold}).value());
+  };
+  const double infinity = std::numeric_limits<double>::infinity();
+  CHECK(bias(GateMode::kHard, 1, 0.5) ==
+        std::vector<double>{-infinity, -infinity, -infinity, 0, 0, 0});  // u = threshold is kept
+  const auto soft = bias(GateMode::kSoft, 0, 0.5), anneal = bias(GateMode::kAnneal, 0.25, 0.5);
+  for (size_t i = 0; i < 6; ++i) {
+    const double x = logits.data<double>()[i], u = 1 / (1 + std::exp(-x));
+    CHECK(soft[i] == doctest::Approx(std::log(u + 1e-8)).epsilon(1e-14));
+    const double kept = x >= 0 ? 0.25 : 0;
+    CHECK(anneal[i] == doctest::Approx(std::log(0.75 * u + kept + 1e-8)).epsilon(1e-14));
+  }
+  CHECK(!utility_gate(Variable::leaf(logits), {}).requires_grad());
+  CHECK_THROWS_WITH_AS(utility_gate(Variable(logits), {GateMode::kHard, 1, 1}),
+                       doctest::Contains("0 < threshold < 1"), ConfigError);
+}
+
+TEST_CASE("keys inside every query's bias window get exactly no gradient") {
+  auto plan = std::make_shared<AttentionPlan>();
+  plan->segments = {{0, 70, 0, 70, 0}, {70, 5, 70, 5, 0}};
+  plan->mask.bias_window = 6;
+  const Variable bias = Variable::leaf(random({75, 2}, 4));
+  backward(attention(Variable(random({75, 4, 6}, 1)), Variable(random({75, 2, 6}, 2)),
+                     Variable(random({75, 2, 5}, 3)), plan, bias),
+           random({75, 4, 5}, 5));
+  const auto gradient = to_doubles(bias.grad());
+  for (size_t i = 0; i < gradient.size(); ++i) CHECK((gradient[i] == 0) == (i >= 64 * 2));
 }
 
 TEST_CASE("linear_cross_entropy has the gradient of central differences") {

@@ -6,6 +6,7 @@
 #include "kernels/elementwise/copy.h"
 #include "kernels/elementwise/gates.h"
 #include "kernels/elementwise/linear.h"
+#include "kernels/elementwise/utility_gate.h"
 #include "kernels/support/harness.h"
 
 using namespace lh;
@@ -99,6 +100,39 @@ void gate_case(int rows, int cols, int gap) {
     check_close(got_dx, want_dx, kRounding<T>, 1e-6, "dx");
     check_close(got_dg, want_dg, kRounding<T>, 2e-6, "d_gate");
   }
+}
+
+template <class T>
+void utility_gate_case(std::size_t n, float alpha, bool hard, std::size_t offset) {
+  CAPTURE(n);
+  CAPTURE(alpha);
+  const auto x = random_values<T>(n, 3, 3.0f);
+  const auto g = random_values<float>(n, 4);
+  Buffer<T> bx(x, offset), dx(n, offset);
+  Buffer<float> bias(n, offset), dbias(g, offset);
+  kernels::UtilityGateParams<T> p;
+  p.logits = bx.get();
+  p.bias = bias.get();
+  p.dbias = dbias.get();
+  p.d_logits = dx.get();
+  p.alpha = alpha;
+  p.threshold = 0.4f;
+  p.hard = hard;
+  p.size = static_cast<std::int64_t>(n);
+  kernels::utility_gate_fwd(p, nullptr);
+  kernels::utility_gate_bwd(p, nullptr);
+  std::vector<double> want(n), want_dx(n);
+  const auto logits = to_double(x);
+  for (std::size_t i = 0; i < n; ++i) {
+    const double u = 1 / (1 + std::exp(-logits[i])), kept = u >= 0.4 ? 1 : 0;
+    const double open = (1 - alpha) * u + alpha * kept + 1e-8;
+    want[i] = hard ? (kept > 0 ? 0 : -INFINITY) : std::log(open);
+    want_dx[i] = hard ? 0 : g[i] * (1 - alpha) * u * (1 - u) / open;
+  }
+  const auto got = bias.host();
+  for (std::size_t i = 0; i < n && hard; ++i) REQUIRE(got[i] == want[i]);
+  if (!hard) check_close(got, want, kRounding<float>, 1e-6, "bias");
+  check_close(dx.host(), want_dx, kRounding<T>, 1e-6, "d_logits");
 }
 
 template <class T>
@@ -208,6 +242,18 @@ TEST_CASE("gates equal their formulas and the slopes of central differences") {
       gate_case<float>(5, 13, gap);
       gate_case<bf16>(5, 13, gap);
     }
+  });
+}
+
+TEST_CASE("utility gates equal their formula, soft, annealed and hard") {
+  for_each_mode([] {
+    for (const std::size_t n : kSizes)
+      for (const std::size_t offset : {0, 1}) {
+        utility_gate_case<float>(n, 0.0f, false, offset);
+        utility_gate_case<bf16>(n, 0.3f, false, offset);
+        utility_gate_case<float>(n, 1.0f, false, offset);
+        utility_gate_case<bf16>(n, 1.0f, true, offset);
+      }
   });
 }
 

@@ -1,0 +1,142 @@
+#include "mixers/self_pruned.h"
+
+#include <algorithm>
+
+#include "backend/elementwise.h"
+#include "mixers/self_pruned_cache.h"
+#include "ops/attention.h"
+#include "ops/elementwise.h"
+#include "ops/linear.h"
+#include "ops/utility_gate.h"
+
+namespace lh {
+namespace {
+
+/// First value of the logits' bias: utilities start at 0.993, so that training starts dense.
+constexpr double kOpenLogit = 5;
+
+AttentionMask biased_outside(int64_t window) {
+  AttentionMask mask;
+  mask.bias_window = window;
+  return mask;
+}
+
+/// [N, G] bias of hard gates as bits on the host.
+std::vector<uint8_t> kept(const Tensor& hard_bias) {
+  const Tensor host = hard_bias.to(kCpuDevice);
+  std::vector<uint8_t> bits(static_cast<size_t>(host.numel()));
+  dispatch_float(host.dtype(), "sp_kv", [&]<typename T>() {
+    std::transform(host.data<T>(), host.data<T>() + host.numel(), bits.begin(),
+                   [](T bias) { return static_cast<accumulate_t<T>>(bias) == 0 ? 1 : 0; });
+  });
+  return bits;
+}
+
+}  // namespace
+
+SelfPrunedMixer::SelfPrunedMixer(const MixerContext& context)
+    : projections_(context),
+      prefix_(context.prefix),
+      mask_(biased_outside(context.config.window)),
+      threshold_(context.config.threshold),
+      dtype_(context.store.compute_dtype()),
+      device_(context.store.device()) {
+  if (mask_.bias_window < 1)
+    fail<ConfigError>("{}: an sp_kv mixer needs window >= 1, got {}", prefix_, mask_.bias_window);
+  if (!(threshold_ > 0 && threshold_ < 1))
+    fail<ConfigError>("{}: an sp_kv mixer needs 0 < threshold < 1, got {}", prefix_, threshold_);
+  const ModelConfig& model = context.model;
+  const int64_t inner = context.config.resolved_utility_hidden(model.hidden_size);
+  const int64_t kv_heads = projections_.kv_heads();
+  const auto create = [&](const char* name, const Shape& shape, ParameterKind kind, Init init) {
+    return &context.store.create(prefix_ + ".utility." + name, shape, kind, init);
+  };
+  const Init normal = Init::normal(model.init_std);
+  up_weight_ = create("up.weight", {inner, model.hidden_size}, ParameterKind::kMatrix, normal);
+  up_bias_ = create("up.bias", {inner}, ParameterKind::kBias, Init::constant(0));
+  down_weight_ = create("down.weight", {kv_heads, inner}, ParameterKind::kMatrix, normal);
+  down_bias_ = create("down.bias", {kv_heads}, ParameterKind::kBias, Init::constant(kOpenLogit));
+}
+
+Variable SelfPrunedMixer::gates(const Variable& x, const GatePhase& phase) const {
+  // A frozen weight is a constant: it gets no gradient, so the optimizer leaves it and its decay
+  // alone. What reaches the hidden states through the gates still flows while they anneal.
+  const bool frozen = phase.mode != GateMode::kSoft;
+  const auto value = [&](const Parameter* p) {
+    return frozen ? p->variable.detach() : p->variable;
+  };
+  const Variable inner = linear(x, value(up_weight_), value(up_bias_));
+  const Variable logits =
+      linear(sigmoid_gate(inner, inner), value(down_weight_), value(down_bias_));  // silu
+  return utility_gate(logits, {phase.mode, phase.alpha, phase.threshold.value_or(threshold_)});
+}
+
+void SelfPrunedMixer::report_density(const Variable& x, const SequenceLayout& layout) const {
+  const GradMode off(false);
+  GatePhase hard = layout.gates();
+  hard.mode = GateMode::kHard;
+  const std::vector<uint8_t> bits = kept(gates(x, hard).value());
+  const int64_t kv_heads = projections_.kv_heads();
+  for (const AttentionSegment& s : layout.segments())
+    for (int64_t i = 0; i < s.query_length - mask_.bias_window; ++i)
+      for (int64_t g = 0; g < kv_heads; ++g) {
+        GateDensity::Count& count = layout.gates().density->count(prefix_, kv_heads, g);
+        count.kept += bits[static_cast<size_t>((s.query_begin + i) * kv_heads + g)];
+        ++count.all;
+      }
+}
+
+Variable SelfPrunedMixer::forward(const Variable& x, const SequenceLayout& layout) const {
+  if (layout.gates().density != nullptr) report_density(x, layout);
+  const auto [q, k, v] = projections_.project(x, layout);
+  return projections_.output(
+      attention(q, k, v, layout.plan(mask_, scale()), gates(x, layout.gates())), x);
+}
+
+std::unique_ptr<MixerCache> SelfPrunedMixer::make_cache(int64_t max_tokens) const {
+  return std::make_unique<SelfPrunedCache>(std::min(max_tokens, mask_.bias_window), max_tokens,
+                                           projections_.kv_heads(), projections_.head_dim(), dtype_,
+                                           device_);
+}
+
+Variable SelfPrunedMixer::forward_cached(const Variable& x, const SequenceLayout& rows,
+                                         MixerCache& cache) const {
+  auto& past = dynamic_cast<SelfPrunedCache&>(cache);
+  const auto [q, k, v] = projections_.project(x, rows);
+  GatePhase hard = rows.gates();
+  hard.mode = GateMode::kHard;
+  const Variable bias = gates(x, hard);
+  const std::vector<uint8_t> bits = kept(bias.value());
+  const int64_t count = x.size(0), heads = projections_.heads(), kv_heads = projections_.kv_heads(),
+                d = projections_.head_dim();
+  if (past.length() == 0 && count > 1) {
+    past.fill(k.value(), v.value(), bits);
+    return projections_.output(attention(q, k, v, rows.plan(mask_, scale()), bias), x);
+  }
+  // Every kept key is visible, whatever its position, and each kv head has its own: the heads are
+  // sequences of one kv head.
+  Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
+  for (int64_t r = 0; r < count; ++r) {
+    const auto head_bits = std::span(bits).subspan(static_cast<size_t>(r * kv_heads),
+                                                   static_cast<size_t>(kv_heads));
+    past.push(k.value().slice(0, r, r + 1), v.value().slice(0, r, r + 1), head_bits);
+    auto plan = std::make_shared<AttentionPlan>();
+    plan->scale = scale();
+    for (int64_t g = 0; g < kv_heads; ++g)
+      plan->segments.push_back(
+          {g, 1, past.first_row(g), past.row_count(g), past.row_count(g) - 1});
+    const Tensor query = q.value().slice(0, r, r + 1);
+    const Variable mixed =
+        attention(Variable(query.reshape({kv_heads, heads / kv_heads, d})),
+                  Variable(past.keys()), Variable(past.values()), std::move(plan));
+    Tensor row = out.slice(0, r, r + 1);
+    LH_DISPATCH(row.device(), "sp_kv", copy(mixed.value().reshape({1, heads, d}), row));
+  }
+  return projections_.output(Variable(out), x);
+}
+
+MixerFlops SelfPrunedMixer::flops(const SequenceLayout& layout) const {
+  return {attention_flops(layout, {}, projections_.heads(), projections_.head_dim())};
+}
+
+}  // namespace lh

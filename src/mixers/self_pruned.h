@@ -1,0 +1,46 @@
+// Self-pruned key-value attention (SP-KV, Szilvasy et al. 2026, arXiv 2605.14037): a small network
+// predicts from a token's hidden state how useful its key will be to later queries, per kv head.
+//
+//   u = sigmoid(W2 silu(W1 h + b1) + b2)          one logit per kv head, b2 starts at 5: all open
+//   score(t, s) = q_t k_s / sqrt(d) + (t - s < window ? 0 : gate(u_s))
+//
+// gate() is soft, annealed or hard (backend/utility_gate.h) as the step's phase says; the loss is
+// that of the model alone. In the annealed and hard phases the predictor's weights are frozen.
+// Generation keeps the last `window` keys and, of older ones, those whose utility reaches the
+// threshold.
+#pragma once
+
+#include "mixers/attention_projections.h"
+
+namespace lh {
+
+class SelfPrunedMixer final : public TokenMixer {
+ public:
+  explicit SelfPrunedMixer(const MixerContext& context);
+  Variable forward(const Variable& x, const SequenceLayout& layout) const override;
+  std::unique_ptr<MixerCache> make_cache(int64_t max_tokens) const override;
+  /// Always with hard gates. A first call takes many rows at once; later rows go one by one.
+  Variable forward_cached(const Variable& x, const SequenceLayout& rows,
+                          MixerCache& cache) const override;
+  /// Of all causal pairs: what the gates close depends on the data.
+  MixerFlops flops(const SequenceLayout& layout) const override;
+  ContextParallelClass context_parallel_class() const override {
+    return ContextParallelClass::kLogSumExp;
+  }
+
+ private:
+  /// [N, D] -> the bias of attention [N, G].
+  Variable gates(const Variable& x, const GatePhase& phase) const;
+  void report_density(const Variable& x, const SequenceLayout& layout) const;
+  double scale() const { return projections_.scale(); }
+
+  AttentionProjections projections_;
+  std::string prefix_;
+  AttentionMask mask_;  // bias_window is the window
+  double threshold_;
+  Parameter *up_weight_, *up_bias_, *down_weight_, *down_bias_;
+  DType dtype_;
+  Device device_;
+};
+
+}  // namespace lh

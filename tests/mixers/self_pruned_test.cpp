@@ -1,0 +1,304 @@
+// SP-KV against its definition in double, its gradients against central differences, its identities
+// (open gates, a window as long as the document), and its cache against the hard mask.
+#include "mixers/self_pruned.h"
+
+#include <doctest/doctest.h>
+
+#include "autograd/engine.h"
+#include "backend/elementwise.h"
+#include "mixers/self_pruned_cache.h"
+#include "support/compare.h"
+
+namespace {
+
+using namespace lh;
+using namespace lh::test;
+
+constexpr int64_t kHidden = 12, kHeads = 8, kHeadDim = 4;
+constexpr GatePhase kSoft{GateMode::kSoft, 0, {}, nullptr};
+constexpr GatePhase kAnneal{GateMode::kAnneal, 0.3, {}, nullptr};
+constexpr GatePhase kHard{};
+
+struct Fixture {
+  ModelConfig model;
+  MixerConfig config;
+  ParameterStore store;
+  std::unique_ptr<TokenMixer> mixer;
+
+  explicit Fixture(int64_t kv_heads, MixerConfig mixer_config = {.kind = "sp_kv", .window = 4},
+                   DType dtype = DType::kF64)
+      : config(std::move(mixer_config)), store(dtype, 3) {
+    model.hidden_size = kHidden;
+    model.num_layers = 1;
+    model.num_heads = kHeads;
+    model.num_kv_heads = kv_heads;
+    model.head_dim = kHeadDim;
+    model.max_position = 64;
+    model.init_std = 0.5;
+    mixer = make_mixer({model, config, "m", store, std::make_shared<const RopeTable>(model, dtype)});
+    set_bias(0);  // utilities on both sides of the threshold
+  }
+  void set_bias(double value) {
+    if (Parameter* bias = store.find("m.utility.down.bias")) {
+      dispatch_float(bias->master.dtype(), "test", [&]<typename T>() {
+        for (T& entry : bias->master.span<T>()) entry = T(static_cast<accumulate_t<T>>(value));
+      });
+    }
+  }
+  std::vector<double> weight(const std::string& name) const {
+    return to_doubles(store.find("m." + name)->master);
+  }
+  std::vector<double> forward(const Tensor& x, const std::vector<int64_t>& offsets,
+                              const GatePhase& phase) const {
+    const GradMode off(false);
+    SequenceLayout layout = SequenceLayout::packed(offsets);
+    layout.set_gates(phase);
+    return to_doubles(mixer->forward(Variable(x), layout).value());
+  }
+};
+
+std::vector<double> affine(const std::vector<double>& w, const std::vector<double>& b,
+                           const double* x, size_t in) {
+  std::vector<double> y(w.size() / in);
+  for (size_t o = 0; o < y.size(); ++o) {
+    y[o] = b.empty() ? 0 : b[o];
+    for (size_t i = 0; i < in; ++i) y[o] += w[o * in + i] * x[i];
+  }
+  return y;
+}
+
+std::vector<double> utilities(const Fixture& f, const double* x) {
+  auto inner = affine(f.weight("utility.up.weight"), f.weight("utility.up.bias"), x, kHidden);
+  for (double& value : inner) value /= 1 + std::exp(-value);
+  auto u = affine(f.weight("utility.down.weight"), f.weight("utility.down.bias"), inner.data(),
+                  inner.size());
+  for (double& value : u) value = 1 / (1 + std::exp(-value));
+  return u;
+}
+
+/// One document [rows, kHidden] without rope: a gate multiplies the weight of a key that is out of
+/// the window.
+std::vector<double> definition(const Fixture& f, const GatePhase& phase, const double* x,
+                               size_t rows) {
+  const size_t group = static_cast<size_t>(kHeads / f.model.num_kv_heads), d = kHeadDim;
+  std::vector<std::vector<double>> q, k, v, u;
+  for (size_t r = 0; r < rows; ++r) {
+    q.push_back(affine(f.weight("q_proj.weight"), {}, x + r * kHidden, kHidden));
+    k.push_back(affine(f.weight("k_proj.weight"), {}, x + r * kHidden, kHidden));
+    v.push_back(affine(f.weight("v_proj.weight"), {}, x + r * kHidden, kHidden));
+    u.push_back(utilities(f, x + r * kHidden));
+  }
+  const double threshold = phase.threshold.value_or(f.config.threshold);
+  std::vector<double> y;
+  for (size_t t = 0; t < rows; ++t) {
+    std::vector<double> mixed(kHeads * d, 0);
+    for (size_t h = 0; h < kHeads; ++h) {
+      double total = 0;
+      for (size_t s = 0; s <= t; ++s) {
+        double score = 0;
+        for (size_t i = 0; i < d; ++i) score += q[t][h * d + i] * k[s][h / group * d + i];
+        double weight = std::exp(score / std::sqrt(static_cast<double>(d)));
+        if (t - s >= static_cast<size_t>(f.config.window)) {
+          const double z = u[s][h / group] >= threshold ? 1 : 0;
+          if (phase.mode == GateMode::kSoft) weight *= u[s][h / group] + 1e-8;
+          else if (phase.mode == GateMode::kHard) weight *= z;
+          else weight *= (1 - phase.alpha) * u[s][h / group] + phase.alpha * z + 1e-8;
+        }
+        total += weight;
+        for (size_t i = 0; i < d; ++i) mixed[h * d + i] += weight * v[s][h / group * d + i];
+      }
+      for (size_t i = 0; i < d; ++i) mixed[h * d + i] /= total;
+    }
+    const auto out = affine(f.weight("o_proj.weight"), {}, mixed.data(), kHeads * d);
+    y.insert(y.end(), out.begin(), out.end());
+  }
+  return y;
+}
+
+TEST_CASE("sp_kv over packed documents equals the definition in every phase and grouping") {
+  const std::vector<int64_t> offsets = {0, 1, 12, 30};
+  const Tensor x = random_tensor({30, kHidden}, DType::kF64, 4);
+  for (const int64_t kv_heads : {8, 4, 1})
+    for (const int64_t window : {1, 4, 9})
+      for (GatePhase phase : {kSoft, kAnneal, kHard, kHard}) {
+        if (phase.mode == GateMode::kHard && window == 4) phase.threshold = 0.7;  // swept
+        const Fixture f(kv_heads, {.kind = "sp_kv", .window = window, .rope = false});
+        const auto got = f.forward(x, offsets, phase);
+        for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+          const auto want = definition(f, phase, x.data<double>() + offsets[s] * kHidden,
+                                       static_cast<size_t>(offsets[s + 1] - offsets[s]));
+          for (size_t i = 0; i < want.size(); ++i)
+            CHECK(std::abs(got[static_cast<size_t>(offsets[s] * kHidden) + i] - want[i]) < 1e-11);
+        }
+      }
+}
+
+TEST_CASE("the gradients of sp_kv are those of central differences, the frozen predictor has none") {
+  const std::vector<int64_t> offsets = {0, 3, 12};
+  for (const int64_t kv_heads : {8, 4, 1})
+    for (const GatePhase& phase : {kSoft, kAnneal, kHard}) {
+      const Fixture f(kv_heads, {.kind = "sp_kv", .window = 2});
+      const Variable x = Variable::leaf(random_tensor({12, kHidden}, DType::kF64, 4));
+      const Tensor weights = random_tensor({12, kHidden}, DType::kF64, 9);
+      SequenceLayout layout = SequenceLayout::packed(offsets);
+      layout.set_gates(phase);
+      backward(f.mixer->forward(x, layout), weights);
+      const auto objective = [&] {
+        const auto y = f.forward(x.value(), offsets, phase), w = to_doubles(weights);
+        double sum = 0;
+        for (size_t i = 0; i < y.size(); ++i) sum += y[i] * w[i];
+        return sum;
+      };
+      const auto check = [&](Tensor value, const Tensor& gradient) {
+        REQUIRE(gradient.defined());
+        const auto entries = value.span<double>();
+        for (size_t i = 0; i < entries.size(); i += 3) {
+          const double kept = entries[i], step = 1e-5;
+          entries[i] = kept + step;
+          const double up = objective();
+          entries[i] = kept - step;
+          const double down = objective();
+          entries[i] = kept;
+          CHECK(gradient.data<double>()[i] ==
+                doctest::Approx((up - down) / (2 * step)).epsilon(1e-6).scale(1));
+        }
+      };
+      check(x.value(), x.grad());
+      for (const auto& parameter : f.store.all()) {
+        CAPTURE(parameter->name);
+        const bool predictor = parameter->name.find("utility") != std::string::npos;
+        if (predictor && phase.mode != GateMode::kSoft) {
+          CHECK(!parameter->variable.grad().defined());
+        } else {
+          check(parameter->master, parameter->variable.grad());
+        }
+      }
+    }
+}
+
+TEST_CASE("open gates, and a window as long as the document, are full attention") {
+  const std::vector<int64_t> offsets = {0, 5, 40};
+  const Tensor x = random_tensor({40, kHidden}, DType::kF64, 4);
+  for (const int64_t kv_heads : {8, 4, 1}) {
+    const auto dense = Fixture(kv_heads, {.kind = "softmax"}).forward(x, offsets, kHard);
+    Fixture open(kv_heads);
+    open.set_bias(60);
+    CHECK(open.forward(x, offsets, kHard) == dense);
+    const auto soft = open.forward(x, offsets, kSoft);
+    for (size_t i = 0; i < dense.size(); ++i) CHECK(std::abs(soft[i] - dense[i]) < 1e-7);
+    const Fixture wide(kv_heads, {.kind = "sp_kv", .window = 35});
+    for (const GatePhase& phase : {kSoft, kAnneal, kHard})
+      CHECK(wide.forward(x, offsets, phase) == dense);
+  }
+}
+
+TEST_CASE("fresh gates are open: training starts within a percent of full attention") {
+  ModelConfig model;
+  model.hidden_size = 64;
+  model.num_layers = 1;
+  model.num_heads = 4;
+  model.num_kv_heads = 2;
+  const MixerConfig config{.kind = "sp_kv", .window = 1};
+  ParameterStore store(DType::kF64, 1);
+  const auto mixer = make_mixer(
+      {model, config, "m", store, std::make_shared<const RopeTable>(model, DType::kF64)});
+  CHECK(store.find("m.utility.up.weight")->master.shape() == Shape{16, 64});
+  CHECK(store.find("m.utility.down.weight")->master.shape() == Shape{2, 16});
+  GateDensity density;
+  GatePhase phase = kHard;
+  phase.threshold = 0.98;
+  phase.density = &density;
+  SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 200});
+  layout.set_gates(phase);
+  mixer->forward(Variable(random_tensor({200, 64}, DType::kF64, 2)), layout);
+  CHECK(density.total().all == 2 * 199);
+  CHECK(density.total().share() == 1);
+}
+
+TEST_CASE("the last window of a document has no gate gradient, a short document none at all") {
+  const Fixture f(4, {.kind = "sp_kv", .window = 6});
+  SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 6, 9});
+  layout.set_gates(kSoft);
+  const Variable x(random_tensor({9, kHidden}, DType::kF64, 4));
+  backward(f.mixer->forward(x, layout), random_tensor({9, kHidden}, DType::kF64, 5));
+  for (const char* name : {"up.weight", "up.bias", "down.weight", "down.bias"})
+    for (const double g : to_doubles(f.store.find(std::string("m.utility.") + name)->variable.grad()))
+      CHECK(g == 0);
+}
+
+TEST_CASE("later tokens change nothing before them") {
+  for (const GatePhase& phase : {kSoft, kAnneal, kHard}) {
+    const Fixture f(4);
+    Tensor x = random_tensor({40, kHidden}, DType::kF64, 4);
+    const auto before = f.forward(x, {0, 40}, phase);
+    for (int64_t i = 25 * kHidden; i < 40 * kHidden; ++i) x.data<double>()[i] += 1;
+    const auto after = f.forward(x, {0, 40}, phase);
+    for (size_t i = 0; i < 25 * kHidden; ++i) CHECK(before[i] == after[i]);
+  }
+}
+
+TEST_CASE("a self-pruned cache fed in pieces of any size equals the hard mask") {
+  for (const auto& [dtype, bound] : {std::pair{DType::kF64, 1e-12}, {DType::kF32, 2e-5}})
+    for (const int64_t kv_heads : {8, 4, 1})
+      for (const int64_t window : {1, 5, 16, 100})
+        for (const int64_t piece : {1, 2, 7, 33, 60}) {
+          const Fixture f(kv_heads, {.kind = "sp_kv", .window = window}, dtype);
+          const GradMode off(false);
+          Tensor x = Tensor::empty({60, kHidden}, dtype);
+          cpu::copy(random_tensor({60, kHidden}, DType::kF64, 4), x);
+          GateDensity density;
+          GatePhase phase = kHard;
+          phase.density = &density;
+          const auto want = f.forward(x, {0, 60}, phase);
+          const auto cache = f.mixer->make_cache(60);
+          for (int64_t first = 0; first < 60; first += piece) {
+            const int64_t count = std::min<int64_t>(piece, 60 - first);
+            const Tensor rows = x.slice(0, first, first + count);
+            const auto got = to_doubles(
+                f.mixer->forward_cached(Variable(rows), SequenceLayout::run(first, count), *cache)
+                    .value());
+            for (size_t i = 0; i < got.size(); ++i)
+              CHECK(std::abs(got[i] - want[static_cast<size_t>(first * kHidden) + i]) < bound);
+          }
+          const auto& pruned = dynamic_cast<const SelfPrunedCache&>(*cache);
+          // A document no longer than the window has no key outside it to report.
+          const auto reported = window < 60 ? density.counts().at("m")
+                                            : std::vector<GateDensity::Count>(8);
+          int64_t kept = 0;
+          for (int64_t g = 0; g < kv_heads; ++g) {
+            CHECK(pruned.density(g) == reported[static_cast<size_t>(g)].share());
+            CHECK(pruned.row_count(g) ==
+                  std::min<int64_t>(window, 60) + reported[static_cast<size_t>(g)].kept);
+            kept += pruned.row_count(g);
+          }
+          CHECK((density.total().kept > 0) == (window < 60));
+          const auto row = static_cast<int64_t>(2 * kHeadDim * dtype_size(dtype));
+          CHECK(cache->bytes() >= kept * row);
+          CHECK(cache->bytes() <= 60 * kv_heads * (row + 1));
+        }
+}
+
+TEST_CASE("closed gates leave a cache of the window alone, and a full cache says so") {
+  Fixture f(2, {.kind = "sp_kv", .window = 4});
+  f.set_bias(-60);
+  const GradMode off(false);
+  const auto cache = f.mixer->make_cache(50);
+  const auto empty = cache->bytes();
+  const Tensor x = random_tensor({50, kHidden}, DType::kF64, 4);
+  f.mixer->forward_cached(Variable(x.slice(0, 0, 20)), SequenceLayout::run(0, 20), *cache);
+  for (int64_t i = 20; i < 50; ++i)
+    f.mixer->forward_cached(Variable(x.slice(0, i, i + 1)), SequenceLayout::run(i, 1), *cache);
+  CHECK(cache->bytes() == empty);
+  CHECK(dynamic_cast<const SelfPrunedCache&>(*cache).density(1) == 0);
+  CHECK_THROWS_WITH_AS(f.mixer->forward_cached(Variable(x.slice(0, 0, 1)),
+                                               SequenceLayout::run(50, 1), *cache),
+                       doctest::Contains("holds 50 tokens"), Error);
+}
+
+TEST_CASE("sp_kv refuses a missing window and a threshold that keeps all or nothing") {
+  CHECK_THROWS_WITH_AS(Fixture(2, {.kind = "sp_kv"}), doctest::Contains("window >= 1"), ConfigError);
+  CHECK_THROWS_WITH_AS(Fixture(2, {.kind = "sp_kv", .window = 4, .threshold = 1}),
+                       doctest::Contains("0 < threshold < 1"), ConfigError);
+}
+
+}  // namespace
