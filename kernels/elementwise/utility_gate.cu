@@ -1,5 +1,6 @@
 // Utility gate: u = sigmoid(x), o = (1 - alpha) u + alpha [u >= threshold], bias = log(o + 1e-8);
-//   dx = dbias (1 - alpha) u (1 - u) / (o + 1e-8).   Hard: bias = u >= threshold ? 0 : -inf, dx = 0.
+//   dx = dbias (1 - alpha) u (1 - u) / (o + 1e-8).
+//   Hard: bias = u >= threshold ? 0 : -inf, dx = 0.
 // Plan: one thread per group of 4 elements; nothing is kept.
 // Numerics: fp32 with the accurate exponential and logarithm. Determinism: bitwise.
 // Roofline: memory, 6 bytes per bf16 logit forward, 8 backward; 131072 tokens x 8 heads take 1.3

@@ -28,7 +28,7 @@ LH_BACKENDS(
     /// logits [n, kv_heads] of any floating dtype -> bias [n, kv_heads] f32 (f64 for f64), in which
     /// it is computed. Contiguous.
     void utility_gate_forward(const Tensor& logits, const UtilityGate& gate, Tensor& bias);
-    /// d_logits like logits, from dbias like bias: dbias (1 - alpha) u (1 - u) / (gate + 1e-8), where
-    /// alpha is 0 when soft; 0 when hard.
+    /// d_logits like logits, from dbias like bias: dbias (1 - alpha) u (1 - u) / (gate + 1e-8),
+    /// where alpha is 0 when soft; 0 when hard.
     void utility_gate_backward(const Tensor& logits, const UtilityGate& gate, const Tensor& dbias,
                                Tensor& d_logits);)

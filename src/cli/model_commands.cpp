@@ -41,6 +41,15 @@ int eval_command(const EvalArguments& arguments) {
   fmt::print("loss           {:.4f} nats per token\n", result.loss);
   fmt::print("perplexity     {:.3f}\n", result.perplexity());
   fmt::print("bits per byte  {:.4f}\n", result.bits_per_byte);
+  if (result.kv_density.total().all > 0) {
+    fmt::print("kv density     {:.4f} of the keys outside the window\n\nlayer: density per kv head\n",
+               result.kv_density.total().share());
+    for (const auto& [mixer, heads] : result.kv_density.counts()) {
+      fmt::print("{}:", mixer);
+      for (const GateDensity::Count& head : heads) fmt::print(" {:.3f}", head.share());
+      fmt::print("\n");
+    }
+  }
   fmt::print("\ncontext        loss     targets\n");
   for (const auto& bucket : result.by_position)
     fmt::print("{:>6} to {:<6}{:.4f}   {}\n", bucket.begin, bucket.end - 1, bucket.loss,

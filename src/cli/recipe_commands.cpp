@@ -30,6 +30,7 @@ int recipe_check_command(const std::string& path, const std::vector<std::string>
                format_count(static_cast<double>(recipe.model.num_parameters(0))));
   fmt::print(", {} steps of {} tokens: {} tokens in all\n", recipe.schedule.steps,
              recipe.schedule.batch_tokens, format_count(tokens));
+  for (const std::string& warning : recipe_warnings(recipe)) fmt::print("  warning: {}\n", warning);
   return 0;
 }
 

@@ -47,6 +47,9 @@ int train_command(const TrainArguments& arguments) {
                            "({} tokens in {})",
                            step, result.loss, result.perplexity(), result.bits_per_byte,
                            result.targets, format_duration(result.seconds)));
+    if (const auto kept = result.kv_density.total(); kept.all > 0)
+      print_line(progress, fmt::format("  gates keep {:.1f} % of the keys outside the window",
+                                       100 * kept.share()));
   };
   events.on_sample = [&](int64_t step, const std::string& text) {
     print_line(progress, fmt::format("sample at step {}:\n  {}", step, text));

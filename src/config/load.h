@@ -61,5 +61,7 @@ struct RecipeProblem {
 /// Checks ranges and cross-field rules of a recipe built in code; empty when all is well.
 std::vector<RecipeProblem> validate_recipe(const Recipe& recipe);
 std::vector<RecipeProblem> validate_model_config(const ModelConfig& model);
+/// What a valid recipe probably does not mean, one line each: "key: reason".
+std::vector<std::string> recipe_warnings(const Recipe& recipe);
 
 }  // namespace lh

@@ -1,8 +1,18 @@
 #include "config/recipe.h"
 
+#include <algorithm>
 #include <filesystem>
 
 namespace lh {
+
+int64_t GateScheduleConfig::resolved_soft_steps(int64_t steps) const {
+  return soft_steps > 0 ? soft_steps : steps - steps / 4;
+}
+
+int64_t GateScheduleConfig::resolved_anneal_steps(int64_t steps) const {
+  if (anneal_steps > 0) return anneal_steps;
+  return std::min<int64_t>(500, (steps - resolved_soft_steps(steps)) / 5);
+}
 namespace {
 
 std::string below(const std::string& folder, const std::string& path) {

@@ -93,6 +93,20 @@ struct OptimConfig {
   static void visit(Visitor& v, Self& self);
 };
 
+/// Phases of the gates of sp_kv mixers: soft, then annealed to hard with the predictor frozen, then
+/// hard (SP-KV, section 3).
+struct GateScheduleConfig {
+  int64_t soft_steps = 0;    // 0: three quarters of all steps
+  int64_t anneal_steps = 0;  // 0: a fifth of the steps that are left, at most 500
+
+  int64_t resolved_soft_steps(int64_t steps) const;
+  int64_t resolved_anneal_steps(int64_t steps) const;
+
+  bool operator==(const GateScheduleConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
 struct ScheduleConfig {
   int64_t steps = 0;
   int64_t batch_tokens = 0;  // all accumulation steps and all processes together
@@ -101,6 +115,7 @@ struct ScheduleConfig {
   int64_t decay_steps = 0;             // wsd only
   std::string decay_shape = "linear";  // linear | 1-sqrt | exponential, wsd only
   double final_lr_fraction = 0.1;
+  GateScheduleConfig gates;
 
   bool operator==(const ScheduleConfig&) const = default;
   template <typename Visitor, typename Self>
@@ -288,6 +303,20 @@ void ScheduleConfig::visit(Visitor& v, Self& self) {
   v.field("final_lr_fraction", self.final_lr_fraction,
           Doc{"cosine, wsd: learning rate at the last step, as a share of the peak"},
           between(0, 1));
+  v.field("gates", self.gates, Doc{"phases of the gates of sp_kv mixers"}, Rule{});
+}
+
+template <typename Visitor, typename Self>
+void GateScheduleConfig::visit(Visitor& v, Self& self) {
+  v.field("soft_steps", self.soft_steps,
+          Doc{"soft gates, whose predictor learns, for this long; 0: three quarters of all steps",
+              "steps"},
+          at_least(0));
+  v.field("anneal_steps", self.anneal_steps,
+          Doc{"then soft gates become hard over these, the predictor frozen; 0: a fifth of the "
+              "steps left, at most 500",
+              "steps"},
+          at_least(0));
 }
 
 template <typename Visitor, typename Self>

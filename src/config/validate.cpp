@@ -62,12 +62,17 @@ void check_model(const ModelConfig& m, Rules& rules) {
     rules.check(m.mixers.contains(name), {"schedule"},
                 fmt::format("'{}' is not one of model.mixers{}", name, did_you_mean(name, names)));
   for (const auto& [name, mixer] : m.mixers) {
-    const std::string key = "mixers." + name + ".window", parent = "mixers." + name;
-    const bool windowed = mixer.kind == "sliding_window";
-    rules.check(!windowed || mixer.window > 0, {key, parent},
-                "a sliding_window mixer needs a window of at least 1 token");
-    rules.check(windowed || (mixer.window == 0 && mixer.sinks == 0), {key, parent},
-                fmt::format("window and sinks belong to sliding_window, not to {}", mixer.kind));
+    const std::string parent = "mixers." + name, key = parent + ".window";
+    const bool sliding = mixer.kind == "sliding_window", pruned = mixer.kind == "sp_kv";
+    rules.check(!(sliding || pruned) || mixer.window > 0, {key, parent},
+                fmt::format("{} {} mixer needs a window of at least 1 token", pruned ? "an" : "a",
+                            mixer.kind));
+    rules.check(sliding || (mixer.sinks == 0 && (pruned || mixer.window == 0)), {key, parent},
+                fmt::format("window and sinks belong to sliding_window, not to {}",
+                            pruned ? "sp_kv, which has a window alone" : mixer.kind));
+    rules.check(pruned || (mixer.threshold == MixerConfig{}.threshold && mixer.utility_hidden == 0),
+                {parent + ".threshold", parent + ".utility_hidden", parent},
+                fmt::format("threshold and utility_hidden belong to sp_kv, not to {}", mixer.kind));
   }
   const RopeScaling& rope = m.rope_scaling;
   if (rope.type == "longrope") {
@@ -83,7 +88,57 @@ void check_model(const ModelConfig& m, Rules& rules) {
                           rope.high_freq_factor));
 }
 
+/// The sp_kv mixers that some layer uses, by name.
+std::vector<std::string> self_pruned_mixers(const ModelConfig& model) {
+  std::vector<std::string> names;
+  for (const auto& [name, mixer] : model.mixers)
+    if (mixer.kind == "sp_kv" &&
+        std::find(model.schedule.begin(), model.schedule.end(), name) != model.schedule.end())
+      names.push_back(name);
+  return names;
+}
+
+void check_gates(const Recipe& r, Rules& rules) {
+  const std::vector<std::string> names = self_pruned_mixers(r.model);
+  const GateScheduleConfig& gates = r.schedule.gates;
+  for (const std::string& name : names) {
+    const int64_t window = r.model.mixers.at(name).window;
+    rules.check(window < r.data.seq_tokens,
+                {"model.mixers." + name + ".window", "data.seq_tokens", "model.mixers." + name},
+                fmt::format("expected less than data.seq_tokens {}, got {}: the predictor learns "
+                            "from keys outside the window alone",
+                            r.data.seq_tokens, window));
+  }
+  const bool set = gates.soft_steps != 0 || gates.anneal_steps != 0;
+  rules.check(!set || !names.empty(), {"schedule.gates.soft_steps", "schedule.gates.anneal_steps"},
+              "phases of gates belong to sp_kv mixers, of which the model uses none");
+  const int64_t steps = r.schedule.steps;
+  if (names.empty() || steps <= 0 || gates.soft_steps < 0 || gates.anneal_steps < 0) return;
+  const int64_t soft = gates.resolved_soft_steps(steps);
+  rules.check(soft <= steps, {"schedule.gates.soft_steps", "schedule.steps"},
+              fmt::format("expected at most schedule.steps {}, got {}", steps, soft));
+  rules.check(soft > steps || gates.resolved_anneal_steps(steps) <= steps - soft,
+              {"schedule.gates.anneal_steps", "schedule.gates.soft_steps", "schedule.steps"},
+              fmt::format("expected at most the {} steps after the {} soft ones of schedule.steps "
+                          "{}, got {}",
+                          steps - soft, soft, steps, gates.anneal_steps));
+}
+
 }  // namespace
+
+std::vector<std::string> recipe_warnings(const Recipe& r) {
+  constexpr int64_t kMuchLonger = 8;
+  std::vector<std::string> warnings;
+  for (const std::string& name : self_pruned_mixers(r.model)) {
+    const int64_t window = r.model.mixers.at(name).window;
+    if (window > r.data.seq_tokens / kMuchLonger)
+      warnings.push_back(fmt::format(
+          "model.mixers.{}.window: {} tokens are much of data.seq_tokens {}; below {} the gates "
+          "see little to prune and learn little",
+          name, window, r.data.seq_tokens, kMuchLonger * window));
+  }
+  return warnings;
+}
 
 std::vector<RecipeProblem> validate_model_config(const ModelConfig& model) {
   Rules rules("");
@@ -123,6 +178,7 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
               "wsd needs decay_steps of at least 1");
   rules.check(s.kind == "wsd" || s.decay_steps == 0, {"schedule.decay_steps", "schedule.kind"},
               fmt::format("belongs to kind wsd, not to {}", s.kind));
+  check_gates(r, rules);
   for (const auto& [key, value] :
        {std::pair{"parallel.data", r.parallel.data}, {"parallel.context", r.parallel.context}})
     rules.check(value == 1, {key},

@@ -20,10 +20,11 @@ class GateDensity {
       return all == 0 ? 0 : static_cast<double>(kept) / static_cast<double>(all);
     }
   };
-  Count& count(const std::string& mixer, int64_t kv_heads, int64_t head) {
+  /// Where a mixer of so many kv heads adds its counts.
+  std::vector<Count>& of(const std::string& mixer, int64_t kv_heads) {
     std::vector<Count>& counts = counts_[mixer];
     counts.resize(static_cast<size_t>(kv_heads));
-    return counts[static_cast<size_t>(head)];
+    return counts;
   }
   /// By the mixer's prefix ("model.layers.3.self_attn"), then by kv head.
   const std::map<std::string, std::vector<Count>>& counts() const { return counts_; }

@@ -77,10 +77,11 @@ void SelfPrunedMixer::report_density(const Variable& x, const SequenceLayout& la
   hard.mode = GateMode::kHard;
   const std::vector<uint8_t> bits = kept(gates(x, hard).value());
   const int64_t kv_heads = projections_.kv_heads();
+  auto& counts = layout.gates().density->of(prefix_, kv_heads);
   for (const AttentionSegment& s : layout.segments())
     for (int64_t i = 0; i < s.query_length - mask_.bias_window; ++i)
       for (int64_t g = 0; g < kv_heads; ++g) {
-        GateDensity::Count& count = layout.gates().density->count(prefix_, kv_heads, g);
+        GateDensity::Count& count = counts[static_cast<size_t>(g)];
         count.kept += bits[static_cast<size_t>((s.query_begin + i) * kv_heads + g)];
         ++count.all;
       }

@@ -1,6 +1,6 @@
 // The past of one sequence under SP-KV: per kv head a ring of the last `window` keys, each with the
 // bit that says whether it outlives the window, and behind it the store of those that did. Heads
-// keep different numbers of keys, so each has a range of rows of its own that grows when it is full.
+// keep different numbers of keys, so each has its own range of rows, which grows when it is full.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,8 @@ class SelfPrunedCache final : public MixerCache {
   /// The next token: k, v [1, G, d], keep [G]. The key that leaves the ring is stored or dropped.
   void push(const Tensor& k, const Tensor& v, std::span<const uint8_t> keep);
 
-  /// The keys of head g are rows [first_row(g), first_row(g) + row_count(g)) of keys() and values(),
-  /// in no order of position.
+  /// The keys of head g are rows [first_row(g), first_row(g) + row_count(g)) of keys() and
+  /// values(), in no order of position.
   const Tensor& keys() const { return k_; }    // [rows, 1, d]
   const Tensor& values() const { return v_; }  // [rows, 1, d]
   int64_t first_row(int64_t head) const { return at(head).first; }

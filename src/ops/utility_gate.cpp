@@ -4,8 +4,9 @@ namespace lh {
 
 Variable utility_gate(const Variable& logits, const UtilityGate& gate) {
   if (!(gate.threshold > 0 && gate.threshold < 1) || !(gate.alpha >= 0 && gate.alpha <= 1))
-    fail<ConfigError>("[utility_gate] expected 0 < threshold < 1 and 0 <= alpha <= 1, got {} and {}",
-                      gate.threshold, gate.alpha);
+    fail<ConfigError>(
+        "[utility_gate] expected 0 < threshold < 1 and 0 <= alpha <= 1, got {} and {}",
+        gate.threshold, gate.alpha);
   const DType wide = logits.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
   Tensor bias = Tensor::empty(logits.shape(), wide, logits.device());
   LH_DISPATCH(logits.device(), "utility_gate", utility_gate_forward(logits.value(), gate, bias));

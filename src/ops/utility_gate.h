@@ -6,8 +6,8 @@
 
 namespace lh {
 
-/// logits [n, kv_heads] -> the bias [n, kv_heads] of attention(), f32 (f64 for f64). A hard gate has
-/// no gradient: its result is a constant.
+/// logits [n, kv_heads] -> the bias [n, kv_heads] of attention(), f32 (f64 for f64). A hard gate
+/// has no gradient: its result is a constant.
 Variable utility_gate(const Variable& logits, const UtilityGate& gate);
 
 }  // namespace lh

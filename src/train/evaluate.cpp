@@ -32,7 +32,10 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
     }
     const Batch batch =
         batches.make_batch(first, std::min(sequences, batches.sequences() - first));
-    const BatchTensors tensors = BatchTensors::from(batch, model.device());
+    BatchTensors tensors = BatchTensors::from(batch, model.device());
+    GatePhase hard;
+    hard.density = &result.kv_density;
+    tensors.layout.set_gates(hard);
     const Tensor losses =
         model.loss(tensors.tokens, tensors.targets, tensors.layout).losses.to(kCpuDevice);
     const auto values = losses.span<float>();

@@ -25,9 +25,12 @@ struct EvalResult {
     int64_t targets;
   };
   std::vector<Bucket> by_position;
+
+  /// Of self-pruning mixers, at their thresholds.
+  GateDensity kv_density;
 };
 
-/// Every target of `batches` once, `sequences` at a time. `stop` is asked before each batch: true
+/// Gates are hard. Every target of `batches` once, `sequences` at a time. `stop` is asked before each batch: true
 /// ends the evaluation with what was seen (`targets` says how much, maybe 0). `progress` gets the
 /// share done. Throws Error when the data holds no target at all.
 EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int64_t sequences,

@@ -65,14 +65,20 @@ void MetricsFile::write(int64_t step, const EvalResult& result) {
   nlohmann::ordered_json buckets = nlohmann::ordered_json::array();
   for (const auto& bucket : result.by_position)
     buckets.push_back({{"context", bucket.begin}, {"loss", bucket.loss}});
-  line(nlohmann::ordered_json{{"kind", "eval"},
-                              {"step", step},
-                              {"loss", result.loss},
-                              {"perplexity", result.perplexity()},
-                              {"bits_per_byte", result.bits_per_byte},
-                              {"targets", result.targets},
-                              {"by_position", buckets}}
-           .dump());
+  nlohmann::ordered_json record{{"kind", "eval"},
+                                {"step", step},
+                                {"loss", result.loss},
+                                {"perplexity", result.perplexity()},
+                                {"bits_per_byte", result.bits_per_byte},
+                                {"targets", result.targets},
+                                {"by_position", buckets}};
+  if (result.kv_density.total().all > 0) {
+    record["kv_density"] = result.kv_density.total().share();
+    for (const auto& [mixer, heads] : result.kv_density.counts())
+      for (const GateDensity::Count& head : heads)
+        record["kv_density_by_head"][mixer].push_back(head.share());
+  }
+  line(record.dump());
 }
 
 }  // namespace lh

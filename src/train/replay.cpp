@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "checkpoint/checkpoint_folder.h"
 #include "config/load.h"
+#include "train/gate_schedule.h"
 #include "train/saved_run.h"
 #include "train/trainer.h"
 #include "train/training_data.h"
@@ -59,7 +60,8 @@ bool replay(const fs::path& bundle, const std::function<void(const std::string&)
            },
        .micro_batches = recipe.accumulation_steps(),
        .valid_targets = data.valid_targets_per_step(),
-       .stop = nullptr},
+       .stop = nullptr,
+       .gates = gate_phase(recipe.schedule, progress.step)},
       0);
   set_op_observer(nullptr);
   out(fmt::format("step {} again: loss {}, gradient norm {}", progress.step + 1, result.loss,

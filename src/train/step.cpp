@@ -22,7 +22,8 @@ StepResult train_step(const StepContext& context, double learning_rate_factor) {
       return result;
     }
     const Batch batch = context.batch(micro);
-    const BatchTensors tensors = BatchTensors::from(batch, model.device());
+    BatchTensors tensors = BatchTensors::from(batch, model.device());
+    tensors.layout.set_gates(context.gates);
     // Backward is twice the forward's arithmetic (gradients by input and by weight); a recomputed
     // forward is not counted as useful.
     result.flops += 3 * model.forward_flops(tensors.layout);

@@ -29,6 +29,7 @@ struct StepContext {
   int64_t micro_batches = 1;
   int64_t valid_targets = 0;  // of the whole step
   std::function<bool()> stop;  // may be empty
+  GatePhase gates{};           // train/gate_schedule.h
 };
 
 /// Gradients are those of total loss / total valid targets, however the step is cut.

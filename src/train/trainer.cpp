@@ -12,6 +12,7 @@
 #include "config/load.h"
 #include "data/prefetcher.h"
 #include "optim/schedule.h"
+#include "train/gate_schedule.h"
 #include "train/generate.h"
 #include "train/machine_peak.h"
 #include "train/replay.h"
@@ -78,6 +79,7 @@ class Run {
              format_count(static_cast<double>(model_.parameters().count())),
              model_.config().num_layers, dtype_name(compute_), device_.str());
     log_info("{}", memory_report(device_.kind).table());
+    for (const std::string& warning : recipe_warnings(recipe_)) log_warn("[recipe] {}", warning);
     peak_ = measure_matmul_peak(compute_, device_);
     reset_memory_peak(device_.kind);
   }
@@ -149,7 +151,8 @@ class Run {
                             },
                         .micro_batches = micro_batches,
                         .valid_targets = train_data_.valid_targets_per_step(),
-                        .stop = [] { return stop_signal() != 0; }};
+                        .stop = [] { return stop_signal() != 0; },
+                        .gates = gate_phase(recipe_.schedule, progress_.step)};
     const double factor = learning_rate_factor(recipe_.schedule, progress_.step);
     StepResult result;
     try {

@@ -64,6 +64,19 @@ TEST_CASE("rules between keys name all values that matter") {
            {{"model.schedule=[atn]"}, "'atn' is not one of model.mixers (did you mean 'attn'?)"},
            {{"model.mixers.attn.kind=sliding_window"}, "needs a window of at least 1"},
            {{"model.mixers.attn.window=4"}, "belong to sliding_window"},
+           {{"model.mixers.attn.kind=sp_kv"}, "an sp_kv mixer needs a window of at least 1"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4, sinks: 1}"}, "which has a window alone"},
+           {{"model.mixers.attn.threshold=0.4"}, "belong to sp_kv, not to softmax"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4, threshold: 1}"},
+            "threshold: expected above 0 and below 1, got 1"},
+           {{"model.mixers.attn={kind: sp_kv, window: 128}"},
+            "less than data.seq_tokens 128, got 128"},
+           {{"schedule.gates.soft_steps=5"}, "the model uses none"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4}", "schedule.gates.soft_steps=11"},
+            "soft_steps: expected at most schedule.steps 10, got 11"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4}", "schedule.gates.soft_steps=8",
+             "schedule.gates.anneal_steps=3"},
+            "anneal_steps: expected at most the 2 steps after the 8 soft ones"},
            {{"schedule.warmup_steps=11"}, "at most schedule.steps 10, got 11"},
            {{"schedule.kind=wsd"}, "wsd needs decay_steps"},
            {{"schedule.kind=wsd", "schedule.decay_steps=9", "schedule.warmup_steps=2"},
@@ -83,6 +96,28 @@ TEST_CASE("rules between keys name all values that matter") {
     CHECK_MESSAGE(contains(message, c.expected), message);
     CHECK_MESSAGE(lines(message) == 1, message);
   }
+}
+
+TEST_CASE("a window that is much of the sequence is a warning") {
+  const auto warnings = [](const std::string& window) {
+    return recipe_warnings(parse_recipe_text(
+        small_recipe(), "r.yaml",
+        std::vector<std::string>{"model.mixers.attn={kind: sp_kv, window: " + window + "}"}));
+  };
+  CHECK(warnings("16").empty());
+  REQUIRE(warnings("17").size() == 1);
+  CHECK(contains(warnings("17")[0], "model.mixers.attn.window: 17 tokens are much of"));
+}
+
+TEST_CASE("the gates' phases resolve to shares of the run") {
+  GateScheduleConfig gates;
+  CHECK(gates.resolved_soft_steps(100) == 75);
+  CHECK(gates.resolved_anneal_steps(100) == 5);
+  CHECK(gates.resolved_anneal_steps(100'000) == 500);
+  gates.soft_steps = 40;
+  CHECK(gates.resolved_anneal_steps(100) == 12);
+  gates.anneal_steps = 60;
+  CHECK(gates.resolved_anneal_steps(100) == 60);
 }
 
 TEST_CASE("values far outside are refused without overflow") {

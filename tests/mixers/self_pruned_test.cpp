@@ -35,7 +35,8 @@ struct Fixture {
     model.head_dim = kHeadDim;
     model.max_position = 64;
     model.init_std = 0.5;
-    mixer = make_mixer({model, config, "m", store, std::make_shared<const RopeTable>(model, dtype)});
+    mixer = make_mixer(
+        {model, config, "m", store, std::make_shared<const RopeTable>(model, dtype)});
     set_bias(0);  // utilities on both sides of the threshold
   }
   void set_bias(double value) {
@@ -133,7 +134,7 @@ TEST_CASE("sp_kv over packed documents equals the definition in every phase and 
       }
 }
 
-TEST_CASE("the gradients of sp_kv are those of central differences, the frozen predictor has none") {
+TEST_CASE("the gradients of sp_kv are central differences, a frozen predictor has none") {
   const std::vector<int64_t> offsets = {0, 3, 12};
   for (const int64_t kv_heads : {8, 4, 1})
     for (const GatePhase& phase : {kSoft, kAnneal, kHard}) {
@@ -222,7 +223,8 @@ TEST_CASE("the last window of a document has no gate gradient, a short document 
   const Variable x(random_tensor({9, kHidden}, DType::kF64, 4));
   backward(f.mixer->forward(x, layout), random_tensor({9, kHidden}, DType::kF64, 5));
   for (const char* name : {"up.weight", "up.bias", "down.weight", "down.bias"})
-    for (const double g : to_doubles(f.store.find(std::string("m.utility.") + name)->variable.grad()))
+    for (const double g :
+         to_doubles(f.store.find(std::string("m.utility.") + name)->variable.grad()))
       CHECK(g == 0);
 }
 
@@ -261,9 +263,7 @@ TEST_CASE("a self-pruned cache fed in pieces of any size equals the hard mask") 
               CHECK(std::abs(got[i] - want[static_cast<size_t>(first * kHidden) + i]) < bound);
           }
           const auto& pruned = dynamic_cast<const SelfPrunedCache&>(*cache);
-          // A document no longer than the window has no key outside it to report.
-          const auto reported = window < 60 ? density.counts().at("m")
-                                            : std::vector<GateDensity::Count>(8);
+          const auto reported = density.counts().at("m");
           int64_t kept = 0;
           for (int64_t g = 0; g < kv_heads; ++g) {
             CHECK(pruned.density(g) == reported[static_cast<size_t>(g)].share());
@@ -296,7 +296,8 @@ TEST_CASE("closed gates leave a cache of the window alone, and a full cache says
 }
 
 TEST_CASE("sp_kv refuses a missing window and a threshold that keeps all or nothing") {
-  CHECK_THROWS_WITH_AS(Fixture(2, {.kind = "sp_kv"}), doctest::Contains("window >= 1"), ConfigError);
+  CHECK_THROWS_WITH_AS(Fixture(2, {.kind = "sp_kv"}), doctest::Contains("window >= 1"),
+                       ConfigError);
   CHECK_THROWS_WITH_AS(Fixture(2, {.kind = "sp_kv", .window = 4, .threshold = 1}),
                        doctest::Contains("0 < threshold < 1"), ConfigError);
 }

@@ -44,6 +44,7 @@ TEST_CASE("every line is JSON with the promised keys") {
     eval.loss = 2;
     eval.targets = 50;
     eval.by_position = {{1, 2, 2.5, 10}};
+    eval.kv_density.of("model.layers.1.self_attn", 2) = {{3, 4}, {1, 4}};
     file.write(1, eval);
   }
   const auto lines = records(folder / "m.jsonl");
@@ -55,6 +56,8 @@ TEST_CASE("every line is JSON with the promised keys") {
   CHECK(lines[1]["step"] == 1);
   CHECK_MESSAGE(lines[1].dump().find("bits_per_byte") != std::string::npos, lines[1].dump());
   CHECK(lines[1].dump().find("by_position") != std::string::npos);
+  CHECK(lines[1]["kv_density"] == 0.5);
+  CHECK(lines[1]["kv_density_by_head"]["model.layers.1.self_attn"][1] == 0.25);
 }
 
 TEST_CASE("a resumed run drops the records it will repeat and a cut line") {

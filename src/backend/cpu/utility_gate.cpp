@@ -37,7 +37,8 @@ void utility_gate_forward(const Tensor& logits, const UtilityGate& gate, Tensor&
       for (int64_t i = begin; i < end; ++i) {
         const Real u = sigmoid(static_cast<Real>(x[i]));
         if (gate.mode == GateMode::kHard) {
-          out[i] = u >= static_cast<Real>(gate.threshold) ? 0 : -std::numeric_limits<Real>::infinity();
+          const bool kept = u >= static_cast<Real>(gate.threshold);
+          out[i] = kept ? 0 : -std::numeric_limits<Real>::infinity();
         } else {
           out[i] = std::log(openness(u, gate) + static_cast<Real>(kFloor));
         }
