@@ -23,13 +23,13 @@ GenerateResult generate(const Decoder& model, const Tokenizer& tokenizer, const 
                       result.prompt_tokens, options.max_tokens, model.config().max_position);
 
   DecoderCache cache = model.make_cache(longest);
-  result.cache_bytes = cache.bytes();
   Philox random(options.seed);
   StreamDecoder text(tokenizer);
   Timer timer;
   Tensor input = Tensor::from(tokens, {result.prompt_tokens}).to(model.device());
   for (int64_t made = 0; made < options.max_tokens; ++made) {
     const Tensor logits = model.next_logits(input, cache).to(kCpuDevice);
+    result.cache_bytes = cache.bytes();
     if (made == 0) {
       result.prompt_seconds = timer.seconds();
       timer.restart();

@@ -23,7 +23,7 @@ struct GenerateResult {
   int64_t prompt_tokens = 0;
   double prompt_seconds = 0;
   double decode_seconds = 0;  // of all but the first new token
-  int64_t cache_bytes = 0;
+  int64_t cache_bytes = 0;  // at the end: caches of self-pruning layers grow
 };
 
 /// Continues `prompt` (an empty one starts a document). `on_text` receives whole characters; it

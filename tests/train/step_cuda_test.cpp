@@ -37,14 +37,15 @@ struct Trained {
 };
 
 Trained train(Device device, DType dtype, const std::string& optimizer, int64_t steps,
-              const std::string& recompute = "none") {
+              const std::string& recompute = "none", const ModelConfig& config = model_config(),
+              const GatePhase& gates = {}) {
   Recipe recipe;
   recipe.precision.recompute = recompute;
   recipe.optim.kind = optimizer;
   recipe.optim.learning_rate = 0.01;
   recipe.optim.clip_norm = 0.5;
   Trained run;
-  run.model = std::make_unique<Decoder>(model_config(), dtype, 3, device);
+  run.model = std::make_unique<Decoder>(config, dtype, 3, device);
   run.optimizer = make_optimizer(recipe.optim, run.model->parameters());
   for (int64_t step = 0; step < steps; ++step) {
     const auto seed = static_cast<uint64_t>(10 * step);
@@ -60,7 +61,8 @@ Trained train(Device device, DType dtype, const std::string& optimizer, int64_t 
          .batch = [&](int64_t i) { return make_batch(micro[static_cast<size_t>(i)]); },
          .micro_batches = 2,
          .valid_targets = valid,
-         .stop = {}},
+         .stop = {},
+         .gates = gates},
         1);
     run.losses.push_back(result.loss);
     run.norms.push_back(result.grad_norm);
@@ -70,7 +72,7 @@ Trained train(Device device, DType dtype, const std::string& optimizer, int64_t 
 
 /// Largest difference of the parameters, relative to the largest update of any of them.
 double parameter_difference(const Trained& a, const Trained& b, DType dtype) {
-  const Decoder start(model_config(), dtype, 3);
+  const Decoder start(a.model->config(), dtype, 3);
   double worst = 0, moved = 0;
   for (size_t p = 0; p < start.parameters().all().size(); ++p) {
     const auto x = to_doubles(a.model->parameters().all()[p]->master.to(kCpuDevice));
@@ -96,6 +98,37 @@ TEST_CASE("cuda training steps equal the CPU's in f32 with both optimizers") {
     }
     // Adam divides by the root of tiny second moments, which magnifies rounding.
     CHECK(parameter_difference(gpu, cpu, DType::kF32) < 0.01);
+  }
+}
+
+TEST_CASE("cuda steps and decoding of self-pruning layers equal the CPU's in every phase") {
+  if (no_device()) return;
+  ModelConfig config = model_config();
+  config.mixers = {{"self", {.kind = "sp_kv", .window = 5}}};
+  config.schedule = {"self"};
+  for (const GateMode mode : {GateMode::kSoft, GateMode::kAnneal, GateMode::kHard}) {
+    GatePhase phase;
+    phase.mode = mode;
+    phase.alpha = 0.5;
+    const Trained cpu = train(kCpuDevice, DType::kF32, "adamw", 2, "none", config, phase);
+    const Trained gpu = train(kGpu, DType::kF32, "adamw", 2, "none", config, phase);
+    for (size_t i = 0; i < 2; ++i) {
+      CHECK(gpu.losses[i] == doctest::Approx(cpu.losses[i]).epsilon(1e-5));
+      CHECK(gpu.norms[i] == doctest::Approx(cpu.norms[i]).epsilon(1e-4));
+    }
+    CHECK(parameter_difference(gpu, cpu, DType::kF32) < 0.01);
+    if (mode != GateMode::kSoft) continue;
+    DecoderCache on_cpu = cpu.model->make_cache(30), on_gpu = gpu.model->make_cache(30);
+    const Document tokens = random_document(30, 40, 7);
+    for (size_t i = 0; i < tokens.size(); i += i == 0 ? 20 : 1) {
+      const auto end = tokens.begin() + static_cast<int64_t>(i == 0 ? 20 : i + 1);
+      const Document next(tokens.begin() + static_cast<int64_t>(i), end);
+      const Tensor input = Tensor::from(next, {static_cast<int64_t>(next.size())});
+      const auto want = to_doubles(cpu.model->next_logits(input, on_cpu));
+      const auto got = to_doubles(gpu.model->next_logits(input.to(kGpu), on_gpu).to(kCpuDevice));
+      for (size_t v = 0; v < want.size(); ++v) CHECK(std::abs(got[v] - want[v]) < 1e-2);
+    }
+    CHECK(on_gpu.bytes() == on_cpu.bytes());
   }
 }
 
