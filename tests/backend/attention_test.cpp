@@ -349,6 +349,26 @@ TEST_CASE("attention results are the same bits for every number of threads") {
         CHECK(same_bytes(one.dv, many.dv));
       }
     }
+    // Keys that a bias leaves open are gathered for all queries of a task.
+    for (const int64_t group : {1, 2, 3}) {
+      const AttentionCase c = packed_case({700, 100}, 2 * group, 2, 32, 32, {0, 0, 40});
+      AttentionArrays a = random_arrays(c, dtype, 6);
+      add_random_bias(c, a, 7);
+      omp_set_num_threads(1);
+      AttentionTensors one(c, a, dtype);
+      one.forward(c.plan);
+      one.backward(c.plan);
+      for (const int count : {2, 3, 8}) {
+        omp_set_num_threads(count);
+        AttentionTensors many(c, a, dtype);
+        many.forward(c.plan);
+        many.backward(c.plan);
+        CHECK(same_bytes(one.out, many.out));
+        CHECK(same_bytes(one.lse, many.lse));
+        CHECK(same_bytes(one.dq, many.dq));
+        CHECK(same_bytes(one.dbias, many.dbias));
+      }
+    }
     AttentionCase decode = packed_case({1}, 8, 2, 64, 64);
     decode.key_rows = 3000;
     decode.plan.segments = {{0, 1, 0, 3000, 2999}};

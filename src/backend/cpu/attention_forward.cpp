@@ -1,5 +1,7 @@
 // Forward pass over tiles (FlashAttention-2, Dao 2023): a task keeps a few query tiles and their
-// running softmax while the keys they see stream past, packed once for all of them.
+// running softmax while the keys they see stream past, packed once for all of them. Where a bias
+// closes some keys of a tile that all queries have left behind, the open ones are gathered into
+// full tiles, so that the cost follows their number.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -28,6 +30,10 @@ struct Scratch {
   Item<Real> items[kItems];
   void *k, *v, *p;
   Real *scores, *shrink;
+  // Open keys gathered from several tiles: rows of k and v, and the bias of each.
+  char *gathered_k = nullptr, *gathered_v = nullptr;
+  Real* gathered_bias = nullptr;
+  int gathered = 0;
 
   Scratch(Carver& carver, const AttentionCall<Real>& call) {
     for (Item<Real>& item : items) {
@@ -41,6 +47,10 @@ struct Scratch {
     scores = carver.take<Real>(kTile * kTile);
     p = call.ops.shared_layouts ? scores : carver.take<Real>(kTile * kTile);
     shrink = carver.take<Real>(kTile);
+    if (call.bias == nullptr) return;
+    gathered_k = carver.take(int64_t{kTile} * call.k.d * call.k.element_bytes);
+    gathered_v = carver.take(int64_t{kTile} * call.v.d * call.v.element_bytes);
+    gathered_bias = carver.take<Real>(kTile);
   }
 };
 
@@ -73,25 +83,88 @@ void end_item(const AttentionCall<Real>& call, const AttentionSegment& segment,
                          call.out.at(row, item.head), call.out.row_stride);
 }
 
-/// Adds one key tile, packed in the scratch, to the running softmax of one query tile.
+/// Adds rows [first, first + count) of the key tile packed in the scratch to the running softmax of
+/// one query tile; adjust(scores) puts bias and mask on the scores.
+template <typename Real, typename F>
+void attend(const AttentionCall<Real>& call, const Scratch<Real>& scratch, const Item<Real>& item,
+            int first, int count, F&& adjust) {
+  const TileOps<Real>& ops = call.ops;
+  ops.matmul_nn({scratch.k, call.depth, first}, item.q, kTile, scratch.scores, kTile, count,
+                item.columns, call.q.d, false);
+  adjust(scratch.scores);
+  if (ops.softmax(scratch.scores, count, item.columns, call.log2_scale(), item.top, item.total,
+                  scratch.shrink, scratch.p))
+    ops.scale_columns(item.sum, call.v.d, item.columns, scratch.shrink);
+  ops.matmul_tn({scratch.v, call.v_depth, first}, scratch.p, kTile, item.sum, kTile, call.v.d,
+                item.columns, count, true);
+}
+
 template <typename Real>
 void attend(const AttentionCall<Real>& call, const Scratch<Real>& scratch, const Item<Real>& item,
             const BiasedTile& tile) {
-  const TileOps<Real>& ops = call.ops;
   const VisibleRows& rows = tile.rows;
-  ops.matmul_nn({scratch.k, call.depth, rows.begin}, item.q, kTile, scratch.scores, kTile,
-                rows.count, item.columns, call.q.d, false);
-  if (call.bias != nullptr) add_bias(call, tile, item.columns, scratch.scores);
-  if (rows.masked) {
+  attend(call, scratch, item, rows.begin, rows.count, [&](Real* scores) {
+    if (call.bias != nullptr) add_bias(call, tile, item.columns, scores);
+    if (!rows.masked) return;
     ColumnRanges ranges;
     column_ranges(call.plan.mask, item.queries, tile.key_begin, rows, item.columns, ranges);
-    ops.mask(scratch.scores, rows.count, item.columns, ranges.begin, ranges.end);
+    call.ops.mask(scores, rows.count, item.columns, ranges.begin, ranges.end);
+  });
+}
+
+/// Packs rows keys at k and v into the scratch.
+template <typename Real>
+void pack_keys(const AttentionCall<Real>& call, const Scratch<Real>& scratch, const char* k,
+               int64_t k_stride, const char* v, int64_t v_stride, int rows) {
+  call.ops.pack_left(k, k_stride, rows, call.k.d, call.depth, scratch.k, nullptr);
+  call.ops.pack_left(v, v_stride, rows, call.v.d, call.v_depth, nullptr, scratch.v);
+}
+
+/// The gathered keys, for all query tiles of a task.
+template <typename Real>
+void attend_gathered(const AttentionCall<Real>& call, Scratch<Real>& scratch, int items) {
+  if (scratch.gathered == 0) return;
+  pack_keys(call, scratch, scratch.gathered_k, call.k.d, scratch.gathered_v, call.v.d,
+            scratch.gathered);
+  for (int i = 0; i < items; ++i) {
+    const Item<Real>& item = scratch.items[i];
+    attend(call, scratch, item, 0, scratch.gathered, [&](Real* scores) {
+      for (int r = 0; r < scratch.gathered; ++r) {
+        const Real bias = scratch.gathered_bias[r];
+        for (int c = 0; c < item.columns && bias != 0; ++c) scores[r * kTile + c] += bias;
+      }
+    });
   }
-  if (ops.softmax(scratch.scores, rows.count, item.columns, call.log2_scale(), item.top, item.total,
-                  scratch.shrink, scratch.p))
-    ops.scale_columns(item.sum, call.v.d, item.columns, scratch.shrink);
-  ops.matmul_tn({scratch.v, call.v_depth, rows.begin}, scratch.p, kTile, item.sum, kTile, call.v.d,
-                item.columns, rows.count, true);
+  scratch.gathered = 0;
+}
+
+/// Gathers the open ones of `keys` keys from row `row` of k and v, if it is worth it: true when some
+/// are closed, and all are outside the bias window of queries at `position` and later.
+template <typename Real>
+bool gather(const AttentionCall<Real>& call, const AttentionTask& task, int items, int64_t row,
+            int64_t last_key, int keys, int64_t position, Scratch<Real>& scratch) {
+  if (call.bias == nullptr || call.plan.mask.window > 0 ||
+      last_key + call.plan.mask.bias_window > position)
+    return false;
+  const Real* bias = call.bias + row * call.kv_heads + task.kv_head;
+  const auto open = [&](int r) {
+    return bias[r * call.kv_heads] != -std::numeric_limits<Real>::infinity();
+  };
+  int closed = 0;
+  for (int r = 0; r < keys; ++r) closed += open(r) ? 0 : 1;
+  if (closed == 0) return false;
+  const auto inverse = static_cast<Real>(1 / call.plan.scale);  // scores are not scaled yet
+  for (int r = 0; r < keys; ++r) {
+    if (!open(r)) continue;
+    const size_t k_bytes = static_cast<size_t>(call.k.d * call.k.element_bytes),
+                 v_bytes = static_cast<size_t>(call.v.d * call.v.element_bytes);
+    const auto at = static_cast<size_t>(scratch.gathered);
+    std::memcpy(scratch.gathered_k + at * k_bytes, call.k.at(row + r, task.kv_head), k_bytes);
+    std::memcpy(scratch.gathered_v + at * v_bytes, call.v.at(row + r, task.kv_head), v_bytes);
+    scratch.gathered_bias[scratch.gathered++] = bias[r * call.kv_heads] * inverse;
+    if (scratch.gathered == kTile) attend_gathered(call, scratch, items);
+  }
+  return true;
 }
 
 template <typename Real>
@@ -103,10 +176,16 @@ void run_task(const AttentionCall<Real>& call, const AttentionTask& task, Scratc
 
   const KeyTileRange range = key_tiles(segment, call.plan.mask, scratch.items[0].queries.position,
                                        scratch.items[count - 1].queries.last_position());
+  // Which keys are gathered decides the order of sums, so it must not follow the number of items:
+  // no task crosses a multiple of kItems query tiles.
+  const int64_t position =
+      query_tile(segment, task.begin / call.group / kItems * kItems).position;
   for (int64_t tile = range.start(); tile < range.end; tile = range.next(tile)) {
     const int64_t key_begin = tile * kTile;
     const auto keys = static_cast<int>(std::min<int64_t>(kTile, segment.key_length - key_begin));
     const int64_t row = segment.key_begin + key_begin;
+    if (gather(call, task, count, row, key_begin + keys - 1, keys, position, scratch))
+      continue;
     bool packed = false;
     for (int i = 0; i < count; ++i) {
       const VisibleRows rows =
@@ -115,15 +194,14 @@ void run_task(const AttentionCall<Real>& call, const AttentionTask& task, Scratc
       const BiasedTile biased{segment, scratch.items[i].queries, task.kv_head, key_begin, rows};
       if (is_closed(call, biased)) continue;
       if (!packed) {
-        call.ops.pack_left(call.k.at(row, task.kv_head), call.k.row_stride, keys, call.k.d,
-                           call.depth, scratch.k, nullptr);
-        call.ops.pack_left(call.v.at(row, task.kv_head), call.v.row_stride, keys, call.v.d,
-                           call.v_depth, nullptr, scratch.v);
+        pack_keys(call, scratch, call.k.at(row, task.kv_head), call.k.row_stride,
+                  call.v.at(row, task.kv_head), call.v.row_stride, keys);
         packed = true;
       }
       attend(call, scratch, scratch.items[i], biased);
     }
   }
+  attend_gathered(call, scratch, count);
   for (int i = 0; i < count; ++i) end_item(call, segment, scratch.items[i]);
 }
 
