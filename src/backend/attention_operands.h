@@ -11,7 +11,8 @@ namespace lh {
 void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
                      const Tensor& out, const Tensor& lse, std::string_view op);
 
-/// The same for a bias per key, or its gradient: [nk, kv_heads] of k, f32 (f64 for f64), contiguous.
+/// The same for a bias per key, or its gradient: [nk, kv_heads] of k, f32 (f64 for f64),
+/// contiguous.
 void check_attention_bias(const Tensor& bias, const Tensor& k, std::string_view op,
                           std::string_view name);
 

@@ -54,6 +54,10 @@ void add_eval(CLI::App& app, Action& action) {
   command->add_option("--data", args->data, "Token shards (default: the recipe's data.valid)");
   command->add_option("--tokens", args->tokens, "At most this many tokens (0: all)");
   command->add_option("--threads", args->threads, "Threads (0: all cores)");
+  command->add_option("--kv-threshold", args->kv_threshold,
+                      "Utility from which sp_kv layers keep a key (default: the model's)");
+  command->add_flag("--soft-gates", args->soft_gates,
+                    "Weigh keys by their utility, as in training, instead of dropping them");
   command->callback([args, &action] { action = [args] { return eval_command(*args); }; });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct EvalArguments {
   std::vector<std::string> data;  // shards; empty: data.valid of the checkpoint's recipe
   int64_t tokens = 0;
   int64_t threads = 0;
+  std::optional<double> kv_threshold;  // of sp_kv mixers, in place of their own
+  bool soft_gates = false;
 };
 int eval_command(const EvalArguments& arguments);
 

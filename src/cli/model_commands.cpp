@@ -1,6 +1,7 @@
 // longhand eval and longhand generate: what to do with a checkpoint.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/log.h"
@@ -25,11 +26,20 @@ int eval_command(const EvalArguments& arguments) {
   for (const auto& shard : shards) check_tokenizer(*shard, *loaded.tokenizer);
   const EvaluationBatches batches(std::move(shards), loaded.recipe.data.seq_tokens,
                                   arguments.tokens);
+  const auto& mixers = loaded.model->config().mixers;
+  const bool gated = std::any_of(mixers.begin(), mixers.end(),
+                                 [](const auto& mixer) { return mixer.second.kind == "sp_kv"; });
+  if (!gated && (arguments.soft_gates || arguments.kv_threshold))
+    fail<ConfigError>("--kv-threshold, --soft-gates: for models with sp_kv layers; {} has none",
+                      loaded.checkpoint.string());
+  GatePhase gates;
+  if (arguments.soft_gates) gates.mode = GateMode::kSoft;
+  gates.threshold = arguments.kv_threshold;
   install_stop_signals();
   ProgressLine progress;
   const EvalResult result = evaluate(
       *loaded.model, batches, 8, [] { return stop_signal() != 0; },
-      [&](double share) { progress.update(share, "evaluating"); });
+      [&](double share) { progress.update(share, "evaluating"); }, gates);
   progress.clear();
   if (result.stopped)
     log_warn("stopped early: {}", result.targets > 0 ? "these figures are of a part of the data"
@@ -42,8 +52,9 @@ int eval_command(const EvalArguments& arguments) {
   fmt::print("perplexity     {:.3f}\n", result.perplexity());
   fmt::print("bits per byte  {:.4f}\n", result.bits_per_byte);
   if (result.kv_density.total().all > 0) {
-    fmt::print("kv density     {:.4f} of the keys outside the window\n\nlayer: density per kv head\n",
+    fmt::print("kv density     {:.4f} of the keys outside the window\n\n",
                result.kv_density.total().share());
+    fmt::print("layer: density per kv head\n");
     for (const auto& [mixer, heads] : result.kv_density.counts()) {
       fmt::print("{}:", mixer);
       for (const GateDensity::Count& head : heads) fmt::print(" {:.3f}", head.share());

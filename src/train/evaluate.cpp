@@ -17,7 +17,7 @@ double EvalResult::perplexity() const {
 
 EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int64_t sequences,
                     const std::function<bool()>& stop,
-                    const std::function<void(double)>& progress) {
+                    const std::function<void(double)>& progress, const GatePhase& gates) {
   const Timer timer;
   const GradMode off(false);
   constexpr int kBuckets = 48;
@@ -33,9 +33,9 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
     const Batch batch =
         batches.make_batch(first, std::min(sequences, batches.sequences() - first));
     BatchTensors tensors = BatchTensors::from(batch, model.device());
-    GatePhase hard;
-    hard.density = &result.kv_density;
-    tensors.layout.set_gates(hard);
+    GatePhase phase = gates;
+    phase.density = &result.kv_density;
+    tensors.layout.set_gates(phase);
     const Tensor losses =
         model.loss(tensors.tokens, tensors.targets, tensors.layout).losses.to(kCpuDevice);
     const auto values = losses.span<float>();

@@ -26,15 +26,17 @@ struct EvalResult {
   };
   std::vector<Bucket> by_position;
 
-  /// Of self-pruning mixers, at their thresholds.
+  /// Of self-pruning mixers, by hard gates.
   GateDensity kv_density;
 };
 
-/// Gates are hard. Every target of `batches` once, `sequences` at a time. `stop` is asked before each batch: true
+/// Every target of `batches` once, `sequences` at a time. `stop` is asked before each batch: true
 /// ends the evaluation with what was seen (`targets` says how much, maybe 0). `progress` gets the
-/// share done. Throws Error when the data holds no target at all.
+/// share done. `gates`: how those of self-pruning mixers act; hard, at their own thresholds, unless
+/// told otherwise. Throws Error when the data holds no target at all.
 EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int64_t sequences,
                     const std::function<bool()>& stop = nullptr,
-                    const std::function<void(double)>& progress = nullptr);
+                    const std::function<void(double)>& progress = nullptr,
+                    const GatePhase& gates = {});
 
 }  // namespace lh

@@ -6,8 +6,8 @@
 
 namespace lh {
 
-/// For the step after `step` completed ones: soft, then annealing with alpha rising evenly between 0
-/// and 1, both left out, then hard.
+/// For the step after `step` completed ones: soft, then annealing with alpha rising evenly between
+/// 0 and 1, both left out, then hard.
 GatePhase gate_phase(const ScheduleConfig& schedule, int64_t step);
 
 }  // namespace lh

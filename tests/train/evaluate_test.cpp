@@ -70,6 +70,30 @@ TEST_CASE("loss bits per byte and loss by position equal those of each document 
   }
 }
 
+TEST_CASE("evaluation counts the keys that gates keep, at any threshold") {
+  const Folder folder;
+  ModelConfig config = tiny_model(60);
+  config.mixers["self"] = {.kind = "sp_kv", .window = 4};
+  config.schedule = {"full", "self"};
+  const Decoder model(config, DType::kF32, 2);
+  const EvaluationBatches batches({shard(folder)}, 64);
+  // Documents of 10, 37 and 5 tokens have 6, 33 and 1 keys beyond the window, for two kv heads.
+  const EvalResult hard = evaluate(model, batches, 1);
+  CHECK(hard.kv_density.total().all == 2 * (6 + 33 + 1));
+  CHECK(hard.kv_density.counts().contains("model.layers.1.self_attn"));
+  CHECK(hard.kv_density.counts().size() == 1);
+  GatePhase strict;
+  strict.threshold = 1 - 1e-6;
+  const EvalResult closed = evaluate(model, batches, 1, {}, {}, strict);
+  CHECK(closed.kv_density.total().kept < hard.kv_density.total().kept);
+  CHECK(closed.loss != hard.loss);
+  GatePhase soft;
+  soft.mode = GateMode::kSoft;
+  const EvalResult weighed = evaluate(model, batches, 1, {}, {}, soft);
+  CHECK(weighed.kv_density.total().kept == hard.kv_density.total().kept);
+  CHECK(weighed.loss != hard.loss);
+}
+
 TEST_CASE("a stop before the first batch is no error and later ones keep what was seen") {
   const Folder folder;
   const Decoder model(tiny_model(60), DType::kF32, 2);

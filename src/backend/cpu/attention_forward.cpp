@@ -138,8 +138,8 @@ void attend_gathered(const AttentionCall<Real>& call, Scratch<Real>& scratch, in
   scratch.gathered = 0;
 }
 
-/// Gathers the open ones of `keys` keys from row `row` of k and v, if it is worth it: true when some
-/// are closed, and all are outside the bias window of queries at `position` and later.
+/// Gathers the open ones of `keys` keys from row `row` of k and v, if it is worth it: true when
+/// some are closed, and all are outside the bias window of queries at `position` and later.
 template <typename Real>
 bool gather(const AttentionCall<Real>& call, const AttentionTask& task, int items, int64_t row,
             int64_t last_key, int keys, int64_t position, Scratch<Real>& scratch) {
