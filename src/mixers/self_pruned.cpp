@@ -1,6 +1,7 @@
 #include "mixers/self_pruned.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "backend/elementwise.h"
 #include "mixers/self_pruned_cache.h"
@@ -108,32 +109,78 @@ Variable SelfPrunedMixer::forward_cached(const Variable& x, const SequenceLayout
   hard.mode = GateMode::kHard;
   const Variable bias = gates(x, hard);
   const std::vector<uint8_t> bits = kept(bias.value());
-  const int64_t count = x.size(0), heads = projections_.heads(), kv_heads = projections_.kv_heads(),
-                d = projections_.head_dim();
+  const int64_t count = x.size(0), kv_heads = projections_.kv_heads();
   if (past.length() == 0 && count > 1) {
     past.fill(k.value(), v.value(), bits);
     return projections_.output(attention(q, k, v, rows.plan(mask_, scale()), bias), x);
   }
-  // Every kept key is visible, whatever its position, and each kv head has its own: the heads are
-  // sequences of one kv head.
-  Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
-  for (int64_t r = 0; r < count; ++r) {
-    const auto head_bits = std::span(bits).subspan(static_cast<size_t>(r * kv_heads),
-                                                   static_cast<size_t>(kv_heads));
-    past.push(k.value().slice(0, r, r + 1), v.value().slice(0, r, r + 1), head_bits);
-    auto plan = std::make_shared<AttentionPlan>();
-    plan->scale = scale();
-    for (int64_t g = 0; g < kv_heads; ++g)
-      plan->segments.push_back(
-          {g, 1, past.first_row(g), past.row_count(g), past.row_count(g) - 1});
-    const Tensor query = q.value().slice(0, r, r + 1);
-    const Variable mixed =
-        attention(Variable(query.reshape({kv_heads, heads / kv_heads, d})),
-                  Variable(past.keys()), Variable(past.values()), std::move(plan));
-    Tensor row = out.slice(0, r, r + 1);
-    LH_DISPATCH(row.device(), "sp_kv", copy(mixed.value().reshape({1, heads, d}), row));
+  const Tensor out =
+      count > 1 ? attend_after(past, q.value(), k.value(), v.value(), bits) : Tensor();
+  for (int64_t r = 0; r < count; ++r)
+    past.push(k.value().slice(0, r, r + 1), v.value().slice(0, r, r + 1),
+              std::span(bits).subspan(static_cast<size_t>(r * kv_heads),
+                                      static_cast<size_t>(kv_heads)));
+  return projections_.output(Variable(count > 1 ? out : attend_last(past, q.value())), x);
+}
+
+// In both, each kv head has keys of its own, so the heads become sequences of one kv head.
+
+Tensor SelfPrunedMixer::attend_last(const SelfPrunedCache& past, const Tensor& q) const {
+  const int64_t kv_heads = projections_.kv_heads(), d = projections_.head_dim();
+  auto plan = std::make_shared<AttentionPlan>();
+  plan->scale = scale();
+  for (int64_t g = 0; g < kv_heads; ++g)  // every kept key is visible, whatever its position
+    plan->segments.push_back({g, 1, past.first_row(g), past.row_count(g), past.row_count(g) - 1});
+  const Tensor queries = q.reshape({kv_heads, projections_.heads() / kv_heads, d});
+  const Variable mixed = attention(Variable(queries), Variable(past.keys()),
+                                   Variable(past.values()), std::move(plan));
+  return mixed.value().reshape({1, projections_.heads(), d});
+}
+
+Tensor SelfPrunedMixer::attend_after(const SelfPrunedCache& past, const Tensor& q, const Tensor& k,
+                                     const Tensor& v, std::span<const uint8_t> keep) const {
+  const int64_t count = q.size(0), kv_heads = projections_.kv_heads(), d = projections_.head_dim();
+  const int64_t group = projections_.heads() / kv_heads;
+  int64_t total = 0;
+  for (int64_t g = 0; g < kv_heads; ++g) total += past.row_count(g) + count;
+  Tensor queries = Tensor::empty({kv_heads * count, group, d}, q.dtype(), q.device());
+  const Tensor keys = Tensor::empty({total, 1, d}, q.dtype(), q.device());
+  const Tensor values = Tensor::empty({total, 1, d}, q.dtype(), q.device());
+  const auto move = [](const Tensor& from, Tensor to) {
+    LH_DISPATCH(to.device(), "sp_kv", copy(from, to));
+  };
+  // Stored keys, then the ring and the new rows in order of position: distances in the ring and
+  // after it are those of positions, stored keys are farther than the window and open.
+  std::vector<double> bias;
+  auto plan = std::make_shared<AttentionPlan>();
+  plan->mask = mask_;
+  plan->scale = scale();
+  const auto close = [&](uint8_t kept) {
+    bias.push_back(kept != 0 ? 0 : -std::numeric_limits<double>::infinity());
+  };
+  for (int64_t g = 0, first = 0; g < kv_heads; ++g) {
+    const int64_t old = past.row_count(g), fresh = first + old, end = fresh + count;
+    const std::vector<uint8_t> ring =
+        past.copy_ordered(g, keys.slice(0, first, fresh), values.slice(0, first, fresh));
+    bias.resize(static_cast<size_t>(fresh) - ring.size(), 0);
+    for (const uint8_t kept : ring) close(kept);
+    for (int64_t r = 0; r < count; ++r) close(keep[static_cast<size_t>(r * kv_heads + g)]);
+    move(k.slice(1, g, g + 1), keys.slice(0, fresh, end));
+    move(v.slice(1, g, g + 1), values.slice(0, fresh, end));
+    move(q.slice(1, g * group, (g + 1) * group), queries.slice(0, g * count, (g + 1) * count));
+    plan->segments.push_back({g * count, count, first, old + count, old});
+    first = end;
   }
-  return projections_.output(Variable(out), x);
+  const DType wide = q.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
+  Tensor biases = Tensor::empty({total, 1}, wide);
+  LH_DISPATCH(kCpuDevice, "sp_kv", copy(Tensor::from(bias, {total, 1}), biases));
+  const Variable mixed = attention(Variable(queries), Variable(keys), Variable(values),
+                                   std::move(plan), Variable(biases.to(q.device())));
+  Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
+  for (int64_t g = 0; g < kv_heads; ++g)
+    move(mixed.value().slice(0, g * count, (g + 1) * count),
+         out.slice(1, g * group, (g + 1) * group));
+  return out;
 }
 
 MixerFlops SelfPrunedMixer::flops(const SequenceLayout& layout) const {

@@ -10,16 +10,20 @@
 // threshold.
 #pragma once
 
+#include <span>
+
 #include "mixers/attention_projections.h"
 
 namespace lh {
+
+class SelfPrunedCache;
 
 class SelfPrunedMixer final : public TokenMixer {
  public:
   explicit SelfPrunedMixer(const MixerContext& context);
   Variable forward(const Variable& x, const SequenceLayout& layout) const override;
   std::unique_ptr<MixerCache> make_cache(int64_t max_tokens) const override;
-  /// Always with hard gates. A first call takes many rows at once; later rows go one by one.
+  /// Always with hard gates.
   Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                           MixerCache& cache) const override;
   /// Of all causal pairs: what the gates close depends on the data.
@@ -31,6 +35,11 @@ class SelfPrunedMixer final : public TokenMixer {
  private:
   /// [N, D] -> the bias of attention [N, G].
   Variable gates(const Variable& x, const GatePhase& phase) const;
+  /// Heads' outputs [n, H, d] of rows that follow those in the cache, which is left as it is.
+  Tensor attend_after(const SelfPrunedCache& past, const Tensor& q, const Tensor& k,
+                      const Tensor& v, std::span<const uint8_t> keep) const;
+  /// The same for the row that the cache saw last: q [1, H, d].
+  Tensor attend_last(const SelfPrunedCache& past, const Tensor& q) const;
   void report_density(const Variable& x, const SequenceLayout& layout) const;
   double scale() const { return projections_.scale(); }
 

@@ -118,6 +118,28 @@ void SelfPrunedCache::push(const Tensor& k, const Tensor& v, std::span<const uin
   ++length_;
 }
 
+std::vector<uint8_t> SelfPrunedCache::copy_ordered(int64_t head, const Tensor& k,
+                                                   const Tensor& v) const {
+  const Head& h = at(head);
+  const int64_t ring = std::min(length_, window_);
+  const int64_t oldest = length_ > window_ ? length_ % window_ : 0;  // slot of the oldest key
+  std::vector<uint8_t> keep;
+  int64_t row = 0;
+  const auto append = [&](int64_t begin, int64_t end) {
+    if (begin >= end) return;
+    for (const auto& [source, target] : {std::pair{&k_, &k}, std::pair{&v_, &v}})
+      copy_rows_of(source->slice(0, h.first + begin, h.first + end),
+                   target->slice(0, row, row + end - begin));
+    row += end - begin;
+  };
+  append(window_, window_ + h.stored);
+  for (const auto& [begin, end] : {std::pair{oldest, ring}, std::pair{int64_t{0}, oldest}}) {
+    append(begin, end);
+    keep.insert(keep.end(), h.keep.begin() + begin, h.keep.begin() + end);
+  }
+  return keep;
+}
+
 int64_t SelfPrunedCache::bytes() const {
   return static_cast<int64_t>(k_.bytes() + v_.bytes()) +
          window_ * static_cast<int64_t>(heads_.size());

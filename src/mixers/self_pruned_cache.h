@@ -28,6 +28,10 @@ class SelfPrunedCache final : public MixerCache {
   int64_t first_row(int64_t head) const { return at(head).first; }
   int64_t row_count(int64_t head) const { return std::min(length_, window_) + at(head).stored; }
 
+  /// The keys and values of head g to the first row_count(g) rows of k, v [rows, 1, d]: the stored
+  /// ones, then the ring in order of position. Returns the bits of the ring in that order.
+  std::vector<uint8_t> copy_ordered(int64_t head, const Tensor& k, const Tensor& v) const;
+
   int64_t length() const { return length_; }  // tokens seen
   /// What is allocated: keys, values and gate bits.
   int64_t bytes() const override;

@@ -120,9 +120,9 @@ TEST_CASE("cuda steps and decoding of self-pruning layers equal the CPU's in eve
     if (mode != GateMode::kSoft) continue;
     DecoderCache on_cpu = cpu.model->make_cache(30), on_gpu = gpu.model->make_cache(30);
     const Document tokens = random_document(30, 40, 7);
-    for (size_t i = 0; i < tokens.size(); i += i == 0 ? 20 : 1) {
-      const auto end = tokens.begin() + static_cast<int64_t>(i == 0 ? 20 : i + 1);
-      const Document next(tokens.begin() + static_cast<int64_t>(i), end);
+    // A prompt, a piece that follows it, single tokens.
+    for (int64_t i = 0, count = 20; i < 30; i += count, count = i == 20 ? 4 : 1) {
+      const Document next(tokens.begin() + i, tokens.begin() + i + count);
       const Tensor input = Tensor::from(next, {static_cast<int64_t>(next.size())});
       const auto want = to_doubles(cpu.model->next_logits(input, on_cpu));
       const auto got = to_doubles(gpu.model->next_logits(input.to(kGpu), on_gpu).to(kCpuDevice));
