@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/backend_state.h"
 #include "tensor/dispatch.h"
 #include "tensor/tensor.h"
 
@@ -25,11 +26,6 @@ struct AttentionSegment {
 struct AttentionMask {
   int64_t window = 0;  // 0: unlimited; else counts the current token
   int64_t sinks = 0;   // first tokens of a segment that stay visible beyond the window
-};
-
-/// What a backend derives from a plan and keeps with it (work items on the device).
-struct BackendState {
-  virtual ~BackendState() = default;
 };
 
 /// Unchanged once an operation has seen it.

@@ -40,12 +40,16 @@ inline constexpr size_t kAlignment = 512;  // of every allocation
 void* allocate(Device device, size_t bytes, MemoryOwner owner);
 void release(Device device, void* pointer, size_t bytes, MemoryOwner owner) noexcept;
 
-/// Host to device, in stream order. `host` may be changed on return; waits only when the pinned
-/// staging memory is full of unfinished copies.
+/// Host to device through pinned memory, in stream order. `host` may be changed on return; waits only
+/// when the staging memory is full of unfinished copies.
 void copy_in(Device device, void* to, const void* host, size_t bytes);
 /// Device to host; waits for all earlier work and for the copy.
 void copy_out(Device device, void* host, const void* from, size_t bytes);
 void fill_bytes(Device device, void* to, int value, size_t bytes);
 void synchronize(Device device);
+
+/// How often the host has waited for the device: copy_out, synchronize, and copies in that found the
+/// staging memory full. A training step should add one.
+int64_t wait_count(Device device);
 
 }  // namespace lh::gpu

@@ -261,19 +261,73 @@ TEST_CASE("cuda sums and counts stay on the device until they are asked for") {
   }
 }
 
+/// The scalars of an update on a device, as backend/optim.h lists them.
+Tensor step_scalars(Device device, double grad_scale) {
+  const std::vector<double> values = {grad_scale, 0.5, 1 - std::pow(0.9, 3),
+                                      1 / std::sqrt(1 - std::pow(0.95, 3))};
+  return Tensor::from(values, {kStepScalars}).to(device);
+}
+
 TEST_CASE("cuda optimizer steps equal the CPU's") {
   if (no_device()) return;
-  const AdamWStep step{0.01, 0.9, 0.95, 1e-8, 0.1, 3, 0.5};
-  const Case adamw{{normal({301}, 1)},
-                   {normal({301}, 2), normal({301}, 3, 0.1), normal({301}, 4, 0.0)},
-                   {true, true, true}};
-  adamw.LH_BOTH(DType::kF32, 1e-6, adamw_step(out[0], in[0], out[1], out[2], step, nullptr));
+  const AdamWSettings settings{0.01, 0.9, 0.95, 1e-8};
+  const std::vector<int64_t> sizes = {301, 1, 20000};
+  Case adamw;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const Shape shape{sizes[i]};
+    adamw.inputs.push_back(normal(shape, 10 * i + 1));
+    for (const uint64_t seed : {2, 3, 4})
+      adamw.outputs.push_back(normal(shape, 10 * i + seed, seed == 2 ? 1 : seed == 3 ? 0.1 : 0));
+    adamw.sums.insert(adamw.sums.end(), 3, true);
+  }
+  const auto list = [](const std::vector<Tensor>& in, const std::vector<Tensor>& out) {
+    AdamWList result;
+    for (size_t i = 0; i < in.size(); ++i)
+      result.operands.push_back({out[3 * i], in[i], out[3 * i + 1], out[3 * i + 2], Tensor(),
+                                 1 + static_cast<double>(i), 0.1 * static_cast<double>(i)});
+    return result;
+  };
+  for (const double scale : {0.5, double{NAN}})
+    adamw.LH_BOTH(DType::kF32, 1e-6,
+                  adamw_step(list(in, out), settings, step_scalars(in[0].device(), scale)));
+  const Case momentum{{normal({301}, 1)}, {normal({301}, 2), normal({301}, 3)}, {true, true}};
   const Case update{{normal({301}, 1)}, {normal({301}, 2)}, {true}};
-  update.LH_BOTH(DType::kF32, 1e-6, apply_update(out[0], in[0], 0.1, 0.01, nullptr));
+  for (const double scale : {0.5, double{INFINITY}}) {
+    momentum.LH_BOTH(DType::kF32, 1e-6,
+                     momentum_step(out[0], in[0], 0.9, step_scalars(in[0].device(), scale),
+                                   &out[1]));
+    update.LH_BOTH(DType::kF32, 1e-6,
+                   apply_update(out[0], in[0], 0.1, 2, 0.3, step_scalars(in[0].device(), scale),
+                                nullptr));
+  }
   Tensor p = as(normal({64}, 1), DType::kF32).to(kGpu), u = as(normal({64}, 2), DType::kF32).to(kGpu);
   Tensor copy = Tensor::empty({64}, DType::kBF16, kGpu);
-  cuda::apply_update(p, u, 0.1, 0, &copy);
+  cuda::apply_update(p, u, 0.1, 1, 0, step_scalars(kGpu, 1), &copy);
   CHECK(bitwise_equal(copy.to(kCpuDevice), as(p.to(kCpuDevice), DType::kBF16)));
+}
+
+TEST_CASE("cuda clipping factors equal the CPU's, over lists with huge and bad gradients") {
+  if (no_device()) return;
+  for (const double last : {1.0, 3e30, double{INFINITY}, double{NAN}}) {
+    TensorList on_cpu, on_gpu;
+    for (const int64_t n : {5, 20000, 64}) {
+      on_cpu.tensors.push_back(as(normal({n}, static_cast<uint64_t>(n)), DType::kF32));
+      on_cpu.tensors.back().data<float>()[n - 1] = static_cast<float>(last);
+      on_gpu.tensors.push_back(on_cpu.tensors.back().to(kGpu));
+    }
+    Tensor sum = Tensor::empty({1}, DType::kF64), factor = Tensor::empty({1}, DType::kF64);
+    Tensor gpu_sum = sum.to(kGpu), gpu_factor = factor.to(kGpu);
+    cpu::sum_of_squares(on_cpu, sum);
+    cuda::sum_of_squares(on_gpu, gpu_sum);
+    const Tensor losses = Tensor::from(std::vector<double>{1, 2}, {2});
+    cpu::clip_scale(sum, losses, 0.5, factor);
+    cuda::clip_scale(gpu_sum, losses.to(kGpu), 0.5, gpu_factor);
+    CHECK(std::isfinite(gpu_sum.item()) == std::isfinite(last));
+    CHECK(std::isfinite(gpu_factor.item()) == std::isfinite(last));
+    if (!std::isfinite(last)) continue;
+    CHECK(gpu_sum.item() == doctest::Approx(sum.item()).epsilon(1e-12));
+    CHECK(gpu_factor.item() == doctest::Approx(factor.item()).epsilon(1e-12));
+  }
 }
 
 TEST_CASE("cuda operations refuse what they do not support with the op and both facts") {

@@ -2,6 +2,9 @@
 // parameters after several updates, and a state saved on one and loaded on the other.
 #include <doctest/doctest.h>
 
+#include <cstring>
+#include <limits>
+
 #include "checkpoint/training_state.h"
 #include "runtime/gpu.h"
 #include "support/folder.h"
@@ -118,6 +121,87 @@ TEST_CASE("cuda steps are bitwise repeatable, with recomputation too") {
     const Tensor x = a.model->parameters().all()[p]->master.to(kCpuDevice);
     CHECK(bitwise_equal(x, b.model->parameters().all()[p]->master.to(kCpuDevice)));
     CHECK(bitwise_equal(x, c.model->parameters().all()[p]->master.to(kCpuDevice)));
+  }
+}
+
+TEST_CASE("a cuda step waits for the device once, whatever it is made of") {
+  if (no_device()) return;
+  for (const std::string optimizer : {"adamw", "muon"})
+    for (const std::string recompute : {"none", "block"}) {
+      const int64_t before = gpu::wait_count(kGpu);
+      const Trained run = train(kGpu, DType::kBF16, optimizer, 3, recompute);
+      CHECK(gpu::wait_count(kGpu) - before == 3);
+    }
+}
+
+TEST_CASE("a bad gradient or loss on the device leaves parameters, moments and counts") {
+  if (no_device()) return;
+  for (const std::string optimizer_kind : {"adamw", "muon"})
+    for (const std::string bad : {"loss", "gradient"}) {
+      Recipe recipe;
+      recipe.optim.kind = optimizer_kind;
+      Decoder model(model_config(), DType::kF32, 3, kGpu);
+      const auto optimizer = make_optimizer(recipe.optim, model.parameters());
+      const auto all = [&] {
+        std::vector<Tensor> tensors;
+        for (const auto& p : model.parameters().all())
+          tensors.push_back(p->master.to(kCpuDevice));
+        for (const NamedTensor& named : optimizer->state())
+          tensors.push_back(named.tensor.to(kCpuDevice));
+        return tensors;
+      };
+      StepContext context{.model = model,
+                          .optimizer = *optimizer,
+                          .recipe = recipe,
+                          .batch = [&](int64_t) { return make_batch({random_document(9, 40, 1)}); },
+                          .micro_batches = 1,
+                          .valid_targets = 7,
+                          .stop = {}};
+      CHECK(train_step(context, 1).non_finite == "");
+      Parameter& norm = *model.parameters().find("model.norm.weight");
+      Tensor values = norm.master.to(kCpuDevice);
+      if (bad == "loss") values.data<float>()[3] = std::numeric_limits<float>::quiet_NaN();
+      norm.master.copy_bytes_from(values);
+      if (bad != "loss") context.valid_targets = 0;  // gradients are multiplied by 1 / 0
+      const auto before = all();
+      const StepResult result = train_step(context, 1);
+      CHECK(result.non_finite != "");
+      CHECK(optimizer->steps() == 1);
+      const auto after = all();
+      for (size_t i = 0; i < before.size(); ++i)
+        CHECK(std::memcmp(before[i].raw(), after[i].raw(), before[i].bytes()) == 0);
+    }
+}
+
+TEST_CASE("batches sent ahead are the batches of the next step") {
+  if (no_device()) return;
+  for (const Device device : {kCpuDevice, kGpu}) {
+    const auto run = [&](bool ahead) {
+      Recipe recipe;
+      Decoder model(model_config(), DType::kF32, 3, device);
+      const auto optimizer = make_optimizer(recipe.optim, model.parameters());
+      StepState state;
+      uint64_t made = 0;
+      std::vector<double> losses;
+      const auto batch = [&] { return make_batch({random_document(12, 40, ++made)}); };
+      for (int step = 0; step < 3; ++step)
+        losses.push_back(train_step({.model = model,
+                                     .optimizer = *optimizer,
+                                     .recipe = recipe,
+                                     .batch = [&](int64_t) { return batch(); },
+                                     .micro_batches = 2,
+                                     .valid_targets = 18,
+                                     .stop = {},
+                                     .next = [&]() -> std::optional<Batch> {
+                                       if (!ahead || step == 1) return std::nullopt;
+                                       return batch();
+                                     },
+                                     .state = &state},
+                                    1)
+                             .loss);
+      return losses;
+    };
+    CHECK(run(true) == run(false));
   }
 }
 
