@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "backend/cuda/attention_decode.h"
 #include "backend/cuda/attention_schedule.h"
 #include "backend/cuda/kernel_call.h"
 #include "backend/elementwise.h"
@@ -33,6 +34,22 @@ void set_sizes(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
   p.mask = mask_of(plan);
 }
 
+/// What the forward kernels, for training and for decoding, name alike.
+template <typename T, typename Params>
+void set_forward(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const AttentionPlan& plan, Tensor& out, Tensor& lse) {
+  set_sizes(p, q, k, v, plan);
+  p.q = pointer<T>(q);
+  p.k = pointer<T>(k);
+  p.v = pointer<T>(v);
+  p.out = pointer<T>(out);
+  p.lse = pointer<float>(lse);
+  p.q_stride = row_stride(q, "q");
+  p.k_stride = row_stride(k, "k");
+  p.v_stride = row_stride(v, "v");
+  p.out_stride = row_stride(out, "out");
+}
+
 /// Rows outside every segment are not written by the kernels.
 bool covers(const AttentionPlan& plan, int64_t query_rows, int64_t key_rows) {
   int64_t queries = 0, keys = 0;
@@ -57,17 +74,15 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
     fill(minus_infinity, -INFINITY);
   }
   dispatch_kernel(q.dtype(), "attention", [&]<typename T>() {
+    if (is_decoding(plan)) {
+      kernels::AttentionDecodeParams<kernel_t<T>> p;
+      set_forward<T>(p, q, k, v, plan, out, lse);
+      call("attention", {&q, &k, &v, &out},
+           [&](gpu::Stream stream) { decode(p, plan, q.device(), stream); });
+      return;
+    }
     kernels::AttentionFwdParams<kernel_t<T>> p;
-    set_sizes(p, q, k, v, plan);
-    p.q = pointer<T>(q);
-    p.k = pointer<T>(k);
-    p.v = pointer<T>(v);
-    p.out = pointer<T>(out);
-    p.lse = pointer<float>(lse);
-    p.q_stride = row_stride(q, "q");
-    p.k_stride = row_stride(k, "k");
-    p.v_stride = row_stride(v, "v");
-    p.out_stride = row_stride(out, "out");
+    set_forward<T>(p, q, k, v, plan, out, lse);
     p.query_rows = rows_of(q, "query rows");
     p.key_rows = rows_of(k, "key rows");
     call("attention", {&q, &k, &v, &out}, [&](gpu::Stream stream) {

@@ -32,6 +32,11 @@ void run_vectors(const T* in, T* out, int vectors);
 void run_reductions(const float* in, float* out);
 /// 8 blocks of 64 threads add their global index; `as_float` sums halves exactly.
 void run_atomics(int* as_int, unsigned* as_unsigned, float* as_float);
+/// `groups` groups of `blocks` blocks: each block writes its 128 values of `in` to `parts`, and the last
+/// of a group to arrive adds those of all, in order, into out[groups][128]. counters[groups]: 0 before
+/// and after.
+void run_last_block(const float* in, float* parts, float* out, int* counters, int groups,
+                    int blocks);
 
 // conformance_sm90.cu.
 /// A producer warp hands rounds of 32 values to 3 consumer warps through 2 slots with a full and an

@@ -264,6 +264,24 @@ TEST_CASE("conformance: special functions, conversions, vectors, reductions, ato
   });
 }
 
+TEST_CASE("conformance: the last block of a group sees what the others wrote") {
+  const int groups = 300, blocks = 9;  // more than run at once
+  const auto in = random_values<float>(std::size_t(groups) * blocks * 128, 17);
+  std::vector<float> want(std::size_t(groups) * 128, 0.0f);
+  for (int g = 0; g < groups; ++g)
+    for (int b = 0; b < blocks; ++b)
+      for (int t = 0; t < 128; ++t) want[g * 128 + t] += in[(g * blocks + b) * 128 + 127 - t];
+  for_each_mode([&] {
+    const Buffer<float> bi(in), parts(in.size()), out(want.size());
+    const Buffer<int> counters(std::vector<int>(groups, 0));
+    for (int launch = 0; launch < 2; ++launch) {
+      run_last_block(bi.get(), parts.get(), out.get(), counters.get(), groups, blocks);
+      CHECK(out.host() == want);  // the same order of additions whichever block was last
+      CHECK(counters.host() == std::vector<int>(groups, 0));
+    }
+  });
+}
+
 TEST_CASE("conformance: mbarriers go round their phases") {
   if (!has_sm90()) return;
   for_each_mode([] {
