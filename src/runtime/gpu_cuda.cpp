@@ -114,6 +114,7 @@ struct State {
   std::mutex staging_mutex;
   std::unique_ptr<Staging> staging;
   std::atomic<int64_t> waits{0};
+  std::atomic<bool> recording{false};
 };
 
 State& state(Device device) {
@@ -130,6 +131,30 @@ State& state(Device device) {
   }
   return *found;
 }
+
+void refuse_in_recording(const State& s, const char* what) {
+  if (s.recording) fail("[cuda] {} cannot be recorded", what);
+}
+
+class ExecutableGraph final : public Recording {
+ public:
+  ExecutableGraph(cudaStream_t stream, cudaGraph_t graph) : stream_(stream) {
+    const cudaError_t code = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(code, "making a graph ready to run");
+  }
+  ~ExecutableGraph() override {
+    if (executable_ != nullptr) cudaGraphExecDestroy(executable_);  // waits for no launch
+  }
+  ExecutableGraph(const ExecutableGraph&) = delete;
+  ExecutableGraph& operator=(const ExecutableGraph&) = delete;
+
+  void replay() override { check(cudaGraphLaunch(executable_, stream_), "launch of a graph"); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
 
 template <typename Function>
 Function driver_function(const char* name) {
@@ -224,6 +249,7 @@ size_t commit(Device device, const AddressRange& range, size_t committed, size_t
 
 void copy_in(Device device, void* to, const void* host, size_t bytes) {
   State& s = state(device);
+  refuse_in_recording(s, "a copy to the device");
   const std::lock_guard lock(s.staging_mutex);
   for (size_t at = 0; at < bytes; at += Staging::kLargestPiece) {
     const size_t count = std::min(Staging::kLargestPiece, bytes - at);
@@ -240,6 +266,7 @@ void copy_in(Device device, void* to, const void* host, size_t bytes) {
 
 void copy_out(Device device, void* host, const void* from, size_t bytes) {
   State& s = state(device);
+  refuse_in_recording(s, "a copy from the device");
   const std::lock_guard lock(s.staging_mutex);
   ++s.waits;
   for (size_t at = 0; at < bytes; at += Staging::kLargestPiece) {
@@ -261,8 +288,25 @@ void fill_bytes(Device device, void* to, int value, size_t bytes) {
 }
 
 void synchronize(Device device) {
+  refuse_in_recording(state(device), "waiting for the device");
   ++state(device).waits;
   check(cudaStreamSynchronize(state(device).stream), "waiting for the device");
+}
+
+void start_recording(Device device) {
+  use(device);
+  State& s = state(device);
+  refuse_in_recording(s, "a recording");
+  check(cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeThreadLocal), "begin of a recording");
+  s.recording = true;
+}
+
+std::unique_ptr<Recording> stop_recording(Device device) {
+  State& s = state(device);
+  s.recording = false;
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamEndCapture(s.stream, &graph), "end of a recording");
+  return std::make_unique<ExecutableGraph>(s.stream, graph);
 }
 
 int64_t wait_count(Device device) {

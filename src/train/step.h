@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -13,6 +14,7 @@
 #include "models/decoder.h"
 #include "optim/optimizer.h"
 #include "train/batch_tensors.h"
+#include "train/recorded_step.h"
 
 namespace lh {
 
@@ -21,13 +23,32 @@ struct StepResult {
   double grad_norm = 0;  // before clipping
   double flops = 0;      // useful arithmetic, forward and backward
   bool stopped = false;  // `stop` said so between micro-batches: nothing was updated
-  std::string non_finite;  // "" or the name of the first bad tensor: nothing was updated
+  std::string non_finite = {};  // "" or the name of the first bad tensor: nothing was updated
 };
 
-/// What a run keeps from step to step.
+/// What the host wants to know of a step, f64 in one tensor on the device, so that reading it is one
+/// wait: loss sums by micro-batch, then the squared gradient norm.
+class StepNumbers {
+ public:
+  StepNumbers(int64_t micro_batches, Device device);
+  int64_t micro_batches() const { return micro_batches_; }
+  Tensor losses() const { return all_.slice(0, 0, micro_batches_); }
+  Tensor loss(int64_t micro) const { return all_.slice(0, micro, micro + 1); }
+  Tensor squared_norm() const { return all_.slice(0, micro_batches_, micro_batches_ + 1); }
+  Tensor on_host() const { return all_.to(kCpuDevice); }
+
+ private:
+  int64_t micro_batches_;
+  Tensor all_;
+};
+
+/// What a run keeps from step to step. One model, optimizer and recipe use one.
 struct StepState {
   TensorList gradients;
   std::optional<BatchTensors> ahead;  // the next step's first micro-batch, on its way to the device
+  std::optional<StepNumbers> numbers;       // of recorded steps
+  std::unique_ptr<RecordedStep> recorded;   // where precision.cuda_graphs and the model allow it
+  bool first_in_place = false;              // `recorded` holds the next step's first micro-batch
 };
 
 struct StepContext {
@@ -46,6 +67,8 @@ struct StepContext {
   StepState* state = nullptr;  // null: a fresh one
 };
 
+/// A step of a CUDA device with a `state` is recorded and launched as one graph, where the model and
+/// precision.cuda_graphs allow it; the arithmetic is the same, bit for bit.
 /// Gradients are those of total loss / total valid targets, however the step is cut.
 StepResult train_step(const StepContext& context, double learning_rate_factor);
 

@@ -252,6 +252,41 @@ TEST_CASE("cuda attention of few new tokens runs the decoding kernel and equals 
       }
 }
 
+TEST_CASE("cuda attention with a plan that takes other documents equals that of exact plans") {
+  if (no_device()) return;
+  const std::vector<std::vector<int64_t>> cuts = {{0, 90}, {0, 1, 90}, {0, 64, 65, 90}, {0, 90}};
+  for (const DType dtype : kTypes)
+    for (const int64_t d : {16, 64, 128})
+      for (const AttentionMask mask : {AttentionMask{}, AttentionMask{7, 2}}) {
+        CAPTURE(d);
+        const Shape qs{90, 4, d}, ks{90, 2, d};
+        const Tensor q = as(normal(qs, 1), dtype).to(kGpu), k = as(normal(ks, 2), dtype).to(kGpu),
+                     v = as(normal(ks, 3), dtype).to(kGpu), dy = as(normal(qs, 4), dtype).to(kGpu);
+        AttentionPlan kept;
+        kept.mask = mask;
+        kept.scale = 0.2;
+        kept.segment_capacity = 8;
+        for (const auto& cut : cuts) {
+          kept.segments.clear();
+          for (size_t i = 0; i + 1 < cut.size(); ++i)
+            kept.segments.push_back({cut[i], cut[i + 1] - cut[i], cut[i], cut[i + 1] - cut[i], 0});
+          cuda::refresh_plan(kept);
+          const AttentionPlan exact{kept.segments, mask, 0.2};
+          std::vector<Tensor> results[2];
+          for (const AttentionPlan* plan : {&kept, &exact}) {
+            Tensor out = Tensor::empty_like(q), lse = Tensor::empty({90, 4}, DType::kF32, kGpu);
+            Tensor dq = Tensor::empty_like(q), dk = Tensor::empty_like(k), dv = Tensor::empty_like(v);
+            cuda::attention_forward(q, k, v, *plan, out, lse);
+            cuda::attention_backward(q, k, v, out, lse, dy, *plan, dq, dk, dv);
+            for (const Tensor& t : {out, lse, dq, dk, dv})
+              results[plan == &kept ? 0 : 1].push_back(t.to(kCpuDevice));
+          }
+          for (size_t i = 0; i < results[0].size(); ++i)
+            CHECK(bitwise_equal(results[0][i], results[1][i]));
+        }
+      }
+}
+
 TEST_CASE("cuda sums and counts stay on the device until they are asked for") {
   if (no_device()) return;
   for (const DType dtype : kTypes) {
