@@ -48,7 +48,7 @@ BEGIN {
   if (match(line, /"[^"]+"/)) {
     target = substr(line, RSTART + 1, RLENGTH - 2)
     split(target, to, "/")
-    # The CUDA backend calls kernels; nothing else does. The emulated device is the emulator's.
+    # The CUDA backend calls kernels; nothing else does. The emulated device belongs to the emulator.
     if (to[1] == "kernels") {
       if (path !~ "^src/backend/cuda/" && !(path ~ "/gpu_emulated.cpp$" && target ~ "^kernels/xpu/emu/")) { print path ":" $2 ": only src/backend/cuda may include " target; bad = 1 }
     }

@@ -273,7 +273,7 @@ TEST_CASE("cuda attention with a plan that takes other documents equals that of 
           cuda::refresh_plan(kept);
           const AttentionPlan exact{kept.segments, mask, 0.2};
           std::vector<Tensor> results[2];
-          for (const AttentionPlan* plan : {&kept, &exact}) {
+          for (const AttentionPlan* plan : std::initializer_list<const AttentionPlan*>{&kept, &exact}) {
             Tensor out = Tensor::empty_like(q), lse = Tensor::empty({90, 4}, DType::kF32, kGpu);
             Tensor dq = Tensor::empty_like(q), dk = Tensor::empty_like(k), dv = Tensor::empty_like(v);
             cuda::attention_forward(q, k, v, *plan, out, lse);
