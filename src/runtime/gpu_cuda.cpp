@@ -95,6 +95,7 @@ class Staging {
   void drop_oldest(bool& waited) {
     const Piece piece = pieces_.front();
     if (cudaEventQuery(piece.done) == cudaErrorNotReady) {
+      cudaGetLastError();  // "not ready" is kept as the last error, which launches look at
       waited = true;
       check(cudaEventSynchronize(piece.done), "copy to the device");
     }
