@@ -1,32 +1,61 @@
 // The products of the emulated device, in place of cuBLASLt: sums in f32, as tensor cores keep them.
 #include <vector>
 
+#include "backend/cuda/kernel_call.h"
 #include "backend/matmul.h"
 #include "backend/operands.h"
+#include "kernels/xpu/emu/stream.h"
 
 namespace lh::cuda {
+namespace {
+
+/// Addresses and strides alone, as a recorded launch keeps them.
+template <typename T, typename C>
+struct Product {
+  const T *a, *b;
+  C* c;
+  int64_t m, n, k, ai, ak, bk, bj, ci;
+  bool accumulate;
+
+  void operator()() const {
+    std::vector<float> row(static_cast<size_t>(n));
+    for (int64_t i = 0; i < m; ++i) {
+      std::fill(row.begin(), row.end(), 0.0f);
+      for (int64_t step = 0; step < k; ++step) {
+        const float left = static_cast<float>(a[i * ai + step * ak]);
+        const T* right = b + step * bk;
+        for (int64_t j = 0; j < n; ++j)
+          row[static_cast<size_t>(j)] += left * static_cast<float>(right[j * bj]);
+      }
+      C* out = c + i * ci;
+      for (int64_t j = 0; j < n; ++j) {
+        const float old = accumulate ? static_cast<float>(out[j]) : 0.0f;
+        out[j] = static_cast<C>(old + row[static_cast<size_t>(j)]);
+      }
+    }
+  }
+};
+
+}  // namespace
 
 void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
           bool accumulate) {
   const GemmSize size = check_gemm(a, trans_a, b, trans_b, c);
   const auto run = [&]<typename T, typename C>() {
-    const int64_t ai = a.strides()[trans_a ? 1 : 0], ak = a.strides()[trans_a ? 0 : 1];
-    const int64_t bk = b.strides()[trans_b ? 1 : 0], bj = b.strides()[trans_b ? 0 : 1];
-    std::vector<float> row(static_cast<size_t>(size.n));
-    for (int64_t i = 0; i < size.m; ++i) {
-      std::fill(row.begin(), row.end(), 0.0f);
-      for (int64_t k = 0; k < size.k; ++k) {
-        const float left = static_cast<float>(a.data<T>()[i * ai + k * ak]);
-        const T* right = b.data<T>() + k * bk;
-        for (int64_t j = 0; j < size.n; ++j)
-          row[static_cast<size_t>(j)] += left * static_cast<float>(right[j * bj]);
-      }
-      C* out = c.data<C>() + i * c.strides()[0];
-      for (int64_t j = 0; j < size.n; ++j) {
-        const float old = accumulate ? static_cast<float>(out[j]) : 0.0f;
-        out[j] = static_cast<C>(old + row[static_cast<size_t>(j)]);
-      }
-    }
+    const Product<T, C> product{.a = a.data<T>(),
+                                .b = b.data<T>(),
+                                .c = c.data<C>(),
+                                .m = size.m,
+                                .n = size.n,
+                                .k = size.k,
+                                .ai = a.strides()[trans_a ? 1 : 0],
+                                .ak = a.strides()[trans_a ? 0 : 1],
+                                .bk = b.strides()[trans_b ? 1 : 0],
+                                .bj = b.strides()[trans_b ? 0 : 1],
+                                .ci = c.strides()[0],
+                                .accumulate = accumulate};
+    call("gemm", {&a, &b, &c},
+         [&](gpu::Stream stream) { xpu::emu::enqueue(stream, product); });
   };
   if (a.dtype() == DType::kF32) return run.template operator()<float, float>();
   if (a.dtype() != DType::kBF16)
