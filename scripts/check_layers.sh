@@ -26,7 +26,8 @@ BEGIN {
   allow("data", "base storage tokenizer")
   allow("checkpoint", "base storage config runtime tensor backend nn optim")
   allow("train", "base storage tokenizer config runtime tensor backend autograd ops nn mixers models optim data checkpoint")
-  allow("cli", "base tokenizer config runtime tensor models data checkpoint train")
+  allow("bench", "base config runtime tensor backend models optim train")
+  allow("cli", "base tokenizer config runtime tensor models data checkpoint train bench")
   # Third-party headers and the paths that may name them.
   keep("Eigen/", "src/backend/cpu/")
   keep("oneapi/", "src/backend/cpu/")
@@ -34,7 +35,7 @@ BEGIN {
   keep("cublasLt.h", "src/backend/cuda/")
   keep("omp.h", "src/backend/cpu/ src/train/")
   keep("hdf5.h", "src/storage/ src/data/ src/checkpoint/")
-  keep("nlohmann/", "src/tokenizer/ src/data/ src/checkpoint/ src/train/")
+  keep("nlohmann/", "src/tokenizer/ src/data/ src/checkpoint/ src/train/ src/bench/")
   keep("yaml-cpp/", "src/config/yaml.cpp")
   keep("CLI/", "src/cli/app.cpp")
   keep("pcre2.h", "src/tokenizer/")

@@ -146,6 +146,25 @@ void add_recipe(CLI::App& app, Action& action) {
       [=, &action] { action = [=] { return recipe_check_command(*path, *sets, *dump); }; });
 }
 
+void add_bench(CLI::App& app, Action& action) {
+  auto args = std::make_shared<BenchArguments>();
+  CLI::App* command = app.add_subcommand("bench", "Measure this machine and what we make of it");
+  command->add_option("what", args->groups,
+                      "Groups: memory, gemm, attention, decode, step (default: all)");
+  command->add_option("--device", args->device, "Where to compute")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--size", args->size, "full: fills a GPU; small: a minute on a CPU; toy: tests")
+      ->check(CLI::IsMember({"auto", "toy", "small", "full"}))
+      ->capture_default_str();
+  command->add_option("--json", args->json, "Also write every row to this file");
+  command->add_option("--recipe", args->recipes, "Recipes whose training step is measured");
+  command->add_option("--set", args->sets, "Override one key of the recipes")
+      ->type_name("KEY=VALUE");
+  command->add_option("--threads", args->threads, "Threads (0: all cores)");
+  command->callback([args, &action] { action = [args] { return bench_command(*args); }; });
+}
+
 /// What may have been meant by the first argument that no command knows; "" when there is none.
 std::string suggestion(const CLI::App& app, int argc, char** argv) {
   const CLI::App* at = &app;
@@ -196,6 +215,7 @@ int run_app(int argc, char** argv) {
   add_generate(app, action);
   add_data(app, action);
   add_recipe(app, action);
+  add_bench(app, action);
   app.add_subcommand("doctor", "What this machine has, and what that enables")->callback([&action] {
     action = doctor_command;
   });

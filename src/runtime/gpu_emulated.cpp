@@ -2,6 +2,7 @@
 // memory is host memory, and every call is finished when it returns.
 #include <sys/mman.h>
 
+#include <chrono>
 #include <cstring>
 
 #include "base/error.h"
@@ -26,7 +27,7 @@ const std::string& unavailable_reason() {
 
 DeviceInfo device_info(Device) {
   return {.name = "emulated device", .capability = 90, .multiprocessors = 4,
-          .memory_bytes = kMemoryBytes};
+          .memory_bytes = kMemoryBytes, .emulated = true};
 }
 
 Stream stream(Device) {
@@ -57,5 +58,24 @@ void fill_bytes(Device, void* to, int value, size_t bytes) {
 }
 
 void synchronize(Device) {}
+
+// Work is done when its call returns, so an event is the time of its recording.
+using Moment = std::chrono::steady_clock::time_point;
+
+Event::Event(Device device) : device_(device), handle_(new Moment) {}
+
+Event::~Event() {
+  delete static_cast<Moment*>(handle_);
+}
+
+void Event::record() {
+  *static_cast<Moment*>(handle_) = std::chrono::steady_clock::now();
+}
+
+double Event::seconds_since(const Event& earlier) const {
+  return std::chrono::duration<double>(*static_cast<Moment*>(handle_) -
+                                       *static_cast<Moment*>(earlier.handle_))
+      .count();
+}
 
 }  // namespace lh::gpu
