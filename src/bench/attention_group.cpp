@@ -93,6 +93,8 @@ void bench_attention(const Setup& setup, Report& report) {
               .dtype = dtype_name(setup.dtype)};
       row.flops = (backward ? 10.0 : 4.0) * kHeadDim * static_cast<double>(heads) *
                   visible_pairs(plan);
+      row.window = plan.mask.window;
+      for (const AttentionSegment& s : plan.segments) row.documents.push_back(s.query_length);
       add_against(
           peer, [&] { backward ? operands.backward(plan) : operands.forward(plan); }, setup,
           std::move(row), report);

@@ -78,6 +78,9 @@ void Report::write_json(const std::filesystem::path& path) const {
       line["tokens_per_s"] = row.tokens / row.times.median;
       line["memory_bytes"] = row.memory_bytes;
     }
+    if (!row.model.empty()) line["model"] = row.model;
+    if (!row.documents.empty()) line["documents"] = row.documents;
+    if (row.window > 0) line["window"] = row.window;
     line["ratio"] = row.ratio;
     line["ratio_to"] = row.ratio_to;
     line["device"] = device_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,10 @@ struct Row {
   // Of a training step only; 0 elsewhere.
   double tokens = 0;
   double memory_bytes = 0;  // peak of all tensors
+  // What another program needs to do the same work, beside the shape; in the JSON only.
+  std::map<std::string, int64_t> model{};  // of a training step
+  std::vector<int64_t> documents{};        // lengths, of packed attention
+  int64_t window = 0;                      // of windowed attention
 };
 
 class Report {

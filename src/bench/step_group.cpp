@@ -35,6 +35,31 @@ Batch random_batch(const Recipe& recipe, int64_t vocab) {
   return batch;
 }
 
+/// The decoder's shape as numbers; "plain" is 1 when it is nothing but softmax attention with rotary
+/// positions and SwiGLU.
+std::map<std::string, int64_t> sizes_of(const Recipe& recipe) {
+  const ModelConfig& m = recipe.model;
+  bool plain = m.rope_scaling.type == "none" && m.residual_scale() == 1 && m.logit_scale() == 1 &&
+               m.scale_emb == 1 && !m.output_bias && !m.mlp_bias;
+  for (int64_t layer = 0; layer < m.num_layers; ++layer) {
+    const MixerConfig& mixer = m.mixer_of_layer(layer);
+    plain = plain && mixer.kind == "softmax" && mixer.rope && !mixer.output_gate;
+  }
+  return {{"vocab_size", m.vocab_size},
+          {"hidden_size", m.hidden_size},
+          {"intermediate_size", m.intermediate_size},
+          {"num_layers", m.num_layers},
+          {"num_heads", m.num_heads},
+          {"num_kv_heads", m.resolved_num_kv_heads()},
+          {"head_dim", m.resolved_head_dim()},
+          {"qk_norm", m.qk_norm},
+          {"qkv_bias", m.qkv_bias},
+          {"tie_embeddings", m.tie_embeddings},
+          {"recompute", recipe.precision.recompute == "block"},
+          {"adamw", recipe.optim.kind == "adamw"},
+          {"plain", plain}};
+}
+
 /// In setup.dtype.
 void bench_recipe(const Setup& setup, const Recipe& recipe, const Yardstick& peak,
                   Report& report) {
@@ -64,6 +89,7 @@ void bench_recipe(const Setup& setup, const Recipe& recipe, const Yardstick& pea
                                recipe.data.seq_tokens, micro_batches),
           .dtype = dtype_name(setup.dtype)};
   row.flops = flops;
+  row.model = sizes_of(recipe);
   row.tokens = static_cast<double>(context.valid_targets);
   // The peak of the first step, which holds the optimizer's state already.
   row.memory_bytes =
