@@ -33,6 +33,7 @@ BEGIN {
   keep("oneapi/", "src/backend/cpu/")
   keep("cuda", "src/runtime/gpu_cuda.cpp src/runtime/cuda_check.h")
   keep("cublasLt.h", "src/backend/cuda/")
+  keep("cudnn", "src/backend/cuda/cudnn_")
   keep("omp.h", "src/backend/cpu/ src/train/")
   keep("hdf5.h", "src/storage/ src/data/ src/checkpoint/")
   keep("nlohmann/", "src/tokenizer/ src/data/ src/checkpoint/ src/train/ src/bench/")

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "backend/attention.h"
+#include "backend/cuda/attention_cudnn.h"
 #include "base/philox.h"
 #include "bench/yardstick.h"
 
@@ -49,6 +50,23 @@ struct Operands {
                 attention_backward(q, k, v, out, lse, d_out, plan, dq, dk, dv));
   }
 };
+
+/// The same work by cuDNN, where it is there and takes the plan; else a matrix product.
+Yardstick peer_of(Operands& o, const AttentionPlan& plan, bool backward, double flops,
+                  const Yardstick& product) {
+  if constexpr (kWithCuda) {
+    if (!o.q.device().is_cpu() &&
+        cuda::cudnn_attention_takes(plan, {&o.q, &o.k, &o.v, &o.out, &o.d_out})) {
+      const auto run = [&o, &plan, backward] {
+        cuda::choose_cudnn_attention(true);
+        backward ? o.backward(plan) : o.forward(plan);
+        cuda::choose_cudnn_attention(false);
+      };
+      return {run, flops, "cuDNN"};
+    }
+  }
+  return product;
+}
 
 AttentionPlan plan_of(const std::vector<int64_t>& lengths, int64_t window) {
   AttentionPlan plan;
@@ -100,12 +118,13 @@ void bench_attention(const Setup& setup, Report& report) {
           std::move(row), report);
     };
     for (const bool backward : {false, true}) {
+      const double dense_flops = (backward ? 10.0 : 4.0) * kHeadDim * static_cast<double>(heads) *
+                                 visible_pairs(dense);
       operands.forward(dense);
-      add(backward ? "causal backward" : "causal forward", dense, backward, peak);
+      add(backward ? "causal backward" : "causal forward", dense, backward,
+          peer_of(operands, dense, backward, dense_flops, peak));
       const Yardstick own{[&] { backward ? operands.backward(dense) : operands.forward(dense); },
-                          (backward ? 10.0 : 4.0) * kHeadDim * static_cast<double>(heads) *
-                              visible_pairs(dense),
-                          "causal, one document"};
+                          dense_flops, "causal, one document"};
       operands.forward(packed);
       add(backward ? "packed backward" : "packed forward", packed, backward, own);
       operands.forward(windowed);

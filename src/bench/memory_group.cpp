@@ -43,8 +43,8 @@ class Cases {
 };
 
 std::string shape_text(const Tensor& t) {
-  std::string text;
-  for (int i = 0; i < t.rank(); ++i) text += (i == 0 ? "" : "x") + std::to_string(t.size(i));
+  std::string text = fmt::format("{}", t.size(0));
+  for (int i = 1; i < t.rank(); ++i) text += fmt::format("x{}", t.size(i));
   return text;
 }
 

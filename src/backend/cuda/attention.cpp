@@ -2,7 +2,9 @@
 #include "backend/attention.h"
 
 #include <cmath>
+#include <cstdlib>
 
+#include "backend/cuda/attention_cudnn.h"
 #include "backend/cuda/attention_schedule.h"
 #include "backend/cuda/kernel_call.h"
 #include "backend/elementwise.h"
@@ -43,7 +45,29 @@ bool covers(const AttentionPlan& plan, int64_t query_rows, int64_t key_rows) {
   return queries == query_rows && keys >= key_rows;
 }
 
+bool& cudnn_choice() {
+  static bool chosen = [] {
+    const char* value = std::getenv("LH_ATTENTION");
+    const std::string_view wanted = value == nullptr ? "own" : value;
+    if (wanted == "own" || wanted.empty()) return false;
+    if (wanted != "cudnn")
+      fail<ConfigError>("LH_ATTENTION: expected own or cudnn, got '{}'", wanted);
+    if (!cudnn_attention_unavailable().empty())
+      fail<ConfigError>("LH_ATTENTION=cudnn: {}", cudnn_attention_unavailable());
+    return true;
+  }();
+  return chosen;
+}
+
 }  // namespace
+
+bool cudnn_attention_chosen() {
+  return cudnn_choice();
+}
+
+void choose_cudnn_attention(bool chosen) {
+  cudnn_choice() = chosen;
+}
 
 void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
                        const AttentionPlan& plan, Tensor& out, Tensor& lse) {
@@ -51,6 +75,8 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
   check_dtype(v, q.dtype(), "attention", "v");
   check_dtype(out, q.dtype(), "attention", "out");
   check_sum(lse, {q.size(0), q.size(1)}, q.dtype(), "attention", "lse");
+  if (cudnn_attention_chosen() && cudnn_attention_takes(plan, {&q, &k, &v, &out}))
+    return cudnn_attention_forward(q, k, v, plan, out, lse);
   if (!covers(plan, q.size(0), 0)) {
     gpu::fill_bytes(out.device(), out.raw(), 0, out.bytes());
     Tensor minus_infinity = lse;
@@ -91,6 +117,9 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
   check_like(dq, q, "attention_backward", "dq");
   check_like(dk, k, "attention_backward", "dk");
   check_like(dv, v, "attention_backward", "dv");
+  if (cudnn_attention_chosen() &&
+      cudnn_attention_takes(plan, {&q, &k, &v, &out, &d_out, &dq, &dk, &dv}))
+    return cudnn_attention_backward(q, k, v, out, lse, d_out, plan, dq, dk, dv);
   for (Tensor* gradient : {&dq, &dk, &dv})
     if (!covers(plan, q.size(0), k.size(0))) fill(*gradient, 0);
   dispatch_kernel(q.dtype(), "attention_backward", [&]<typename T>() {
