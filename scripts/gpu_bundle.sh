@@ -17,7 +17,7 @@ rm -rf "$bundle"
 mkdir -p "$bundle/payload/bin" "$bundle/payload/lib" "$bundle/payload/device" "$bundle/payload/dumps"
 payload=$bundle/payload
 cp "$build/tools/longhand" "$payload/bin/"
-cp "$build"/tests/*/test_*_cuda "$payload/bin/"
+cp "$build"/tests/*/test_*_cuda "$build"/tests/*/test_*_cudnn "$payload/bin/"
 cp "$build"/tests/kernels/device/*_test "$payload/device/"
 strip "$payload"/bin/* "$payload"/device/*
 # The emulator's outputs, which the device's are compared with.
@@ -65,7 +65,7 @@ if wanted tests; then
   for test in "\$payload"/device/*_test; do
     [ "\$test" = "\$payload/device/xpu_test" ] || step "kernels_\$(basename "\$test")" 240 "\$test"
   done
-  for test in "\$payload"/bin/test_*_cuda; do step "\$(basename "\$test")" 240 "\$test"; done
+  for test in "\$payload"/bin/test_*; do step "\$(basename "\$test")" 240 "\$test"; done
 fi
 if wanted train; then
   step prepare 60 "\$payload/bin/longhand" data prepare README.md --split blank-lines \\

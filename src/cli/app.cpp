@@ -20,7 +20,8 @@ constexpr const char* kFooter =
     "after\n"
     "saving (run again with --resume); 128 + n when eval or generate was stopped by signal n.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
-    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS.";
+    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS;\n"
+    "LH_ATTENTION own|cudnn chooses the attention of CUDA devices.";
 
 /// What the chosen subcommand does; set while parsing, run after.
 using Action = std::function<int()>;
