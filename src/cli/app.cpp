@@ -23,7 +23,8 @@ constexpr const char* kFooter =
     "SIGUSR1 after saving (run again with --resume); 128 + n when eval or generate was stopped by\n"
     "signal n. Those of launch are in its help.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
-    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS.";
+    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS;\n"
+    "LH_ATTENTION own|cudnn chooses the attention of CUDA devices.";
 
 /// What the chosen subcommand does; set while parsing, run after.
 using Action = std::function<int()>;
@@ -164,6 +165,25 @@ void add_launch(CLI::App& app, Action& action, const std::vector<std::string>& p
   });
 }
 
+void add_bench(CLI::App& app, Action& action) {
+  auto args = std::make_shared<BenchArguments>();
+  CLI::App* command = app.add_subcommand("bench", "Measure this machine and what we make of it");
+  command->add_option("what", args->groups,
+                      "Groups: memory, gemm, attention, decode, step (default: all)");
+  command->add_option("--device", args->device, "Where to compute")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--size", args->size, "full: fills a GPU; small: a minute on a CPU; toy: tests")
+      ->check(CLI::IsMember({"auto", "toy", "small", "full"}))
+      ->capture_default_str();
+  command->add_option("--json", args->json, "Also write every row to this file");
+  command->add_option("--recipe", args->recipes, "Recipes whose training step is measured");
+  command->add_option("--set", args->sets, "Override one key of the recipes")
+      ->type_name("KEY=VALUE");
+  command->add_option("--threads", args->threads, "Threads (0: all cores)");
+  command->callback([args, &action] { action = [args] { return bench_command(*args); }; });
+}
+
 /// What may have been meant by the first argument that no command knows; "" when there is none.
 std::string suggestion(const CLI::App& app, const std::vector<std::string>& words) {
   const CLI::App* at = &app;
@@ -216,6 +236,7 @@ int run_app(int argc, char** argv) {
   add_generate(app, action);
   add_data(app, action);
   add_recipe(app, action);
+  add_bench(app, action);
   app.add_subcommand("doctor", "What this machine has, and what that enables")->callback([&action] {
     action = doctor_command;
   });

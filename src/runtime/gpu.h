@@ -25,6 +25,8 @@ struct DeviceInfo {
   int capability = 0;  // 90 for compute capability 9.0
   int multiprocessors = 0;
   int64_t memory_bytes = 0;
+  int64_t l2_bytes = 0;
+  bool emulated = false;  // kernels run on the CPU (kernels/xpu/emu): times say nothing
 };
 DeviceInfo device_info(Device device);
 /// device_info().capability, asked once.
@@ -80,6 +82,24 @@ class Capture {
  private:
   Device device_;
   bool recording_ = true;
+};
+
+/// A moment on the device's stream, for timing.
+class Event {
+ public:
+  explicit Event(Device device);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  /// Happens when all work given to the stream so far is done.
+  void record();
+  /// From the other event to this one, both recorded; waits for this one.
+  double seconds_since(const Event& earlier) const;
+
+ private:
+  Device device_;
+  void* handle_ = nullptr;
 };
 
 }  // namespace lh::gpu

@@ -209,7 +209,8 @@ DeviceInfo device_info(Device device) {
   return {.name = properties.name,
           .capability = properties.major * 10 + properties.minor,
           .multiprocessors = properties.multiProcessorCount,
-          .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
+          .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem),
+          .l2_bytes = properties.l2CacheSize};
 }
 
 Stream stream(Device device) {
@@ -312,6 +313,30 @@ std::unique_ptr<Recording> stop_recording(Device device) {
 
 int64_t wait_count(Device device) {
   return state(device).waits;
+}
+
+Event::Event(Device device) : device_(device) {
+  use(device);
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "event");
+  handle_ = event;
+}
+
+Event::~Event() {
+  cudaEventDestroy(static_cast<cudaEvent_t>(handle_));
+}
+
+void Event::record() {
+  check(cudaEventRecord(static_cast<cudaEvent_t>(handle_), state(device_).stream), "event");
+}
+
+double Event::seconds_since(const Event& earlier) const {
+  const auto end = static_cast<cudaEvent_t>(handle_);
+  check(cudaEventSynchronize(end), "waiting for the device");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.handle_), end),
+        "time between events");
+  return milliseconds * 1e-3;
 }
 
 }  // namespace lh::gpu

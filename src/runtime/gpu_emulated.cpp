@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <utility>
@@ -54,7 +55,7 @@ const std::string& unavailable_reason() {
 
 DeviceInfo device_info(Device) {
   return {.name = "emulated device", .capability = 90, .multiprocessors = 4,
-          .memory_bytes = kMemoryBytes};
+          .memory_bytes = kMemoryBytes, .emulated = true};
 }
 
 Stream stream(Device) {
@@ -104,6 +105,25 @@ std::unique_ptr<Recording> stop_recording(Device) {
 
 int64_t wait_count(Device) {
   return waits;
+}
+
+// Work is done when its call returns, so an event is the time of its recording.
+using Moment = std::chrono::steady_clock::time_point;
+
+Event::Event(Device device) : device_(device), handle_(new Moment) {}
+
+Event::~Event() {
+  delete static_cast<Moment*>(handle_);
+}
+
+void Event::record() {
+  *static_cast<Moment*>(handle_) = std::chrono::steady_clock::now();
+}
+
+double Event::seconds_since(const Event& earlier) const {
+  return std::chrono::duration<double>(*static_cast<Moment*>(handle_) -
+                                       *static_cast<Moment*>(earlier.handle_))
+      .count();
 }
 
 }  // namespace lh::gpu

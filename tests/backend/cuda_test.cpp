@@ -166,6 +166,20 @@ TEST_CASE("cuda products equal the CPU's for every transpose") {
                                {wide}};
             product.LH_BOTH(dtype, 1e-4, gemm(in[0], ta, in[1], tb, out[0], accumulate));
           }
+    for (const bool accumulate : {false, true}) {
+      const Case biased{{normal({m, k}, 1), normal({n, k}, 2), normal({n}, 3)},
+                        {normal({m, n}, 4)},
+                        {false}};
+      biased.LH_BOTH(dtype, 1e-4, gemm(in[0], false, in[1], true, out[0], accumulate, in[2]));
+      // Weight gradients are f32 in training; in the compute type when no leaf holds them.
+      for (const bool wide : {true, false}) {
+        const Case gradient{{normal({m, n}, 5), normal({m, k}, 6)},
+                            {normal({n, k}, 7), normal({n}, 8)},
+                            {wide, true}};
+        gradient.LH_BOTH(dtype, 1e-4,
+                         gemm_bias_backward(in[0], in[1], out[0], accumulate, out[1]));
+      }
+    }
     const Case strided{{normal({m, 2 * k}, 1), normal({n, k}, 2)}, {normal({m, n}, 3)}, {false}};
     strided.LH_BOTH(dtype, 1e-4, gemm(in[0].slice(1, 8, 8 + k), false, in[1], true, out[0], false));
     for (const int64_t rows : {1, 3, 8}) {

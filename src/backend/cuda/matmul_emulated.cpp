@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "backend/cuda/kernel_call.h"
+#include "backend/elementwise.h"
 #include "backend/matmul.h"
 #include "backend/operands.h"
 #include "kernels/xpu/emu/stream.h"
@@ -14,6 +15,7 @@ template <typename T, typename C>
 struct Product {
   const T *a, *b;
   C* c;
+  const C* bias;
   int64_t m, n, k, ai, ak, bk, bj, ci;
   bool accumulate;
 
@@ -30,7 +32,8 @@ struct Product {
       C* out = c + i * ci;
       for (int64_t j = 0; j < n; ++j) {
         const float old = accumulate ? static_cast<float>(out[j]) : 0.0f;
-        out[j] = static_cast<C>(old + row[static_cast<size_t>(j)]);
+        const float added = bias != nullptr ? static_cast<float>(bias[j]) : 0.0f;
+        out[j] = static_cast<C>(old + row[static_cast<size_t>(j)] + added);
       }
     }
   }
@@ -39,12 +42,13 @@ struct Product {
 }  // namespace
 
 void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
-          bool accumulate) {
-  const GemmSize size = check_gemm(a, trans_a, b, trans_b, c);
+          bool accumulate, const Tensor& bias) {
+  const GemmSize size = check_gemm(a, trans_a, b, trans_b, c, bias);
   const auto run = [&]<typename T, typename C>() {
     const Product<T, C> product{.a = a.data<T>(),
                                 .b = b.data<T>(),
                                 .c = c.data<C>(),
+                                .bias = bias.defined() ? bias.data<C>() : nullptr,
                                 .m = size.m,
                                 .n = size.n,
                                 .k = size.k,
@@ -54,14 +58,20 @@ void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& 
                                 .bj = b.strides()[trans_b ? 0 : 1],
                                 .ci = c.strides()[0],
                                 .accumulate = accumulate};
-    call("gemm", {&a, &b, &c},
+    call("gemm", {&a, &b, &c, &bias},
          [&](gpu::Stream stream) { xpu::emu::enqueue(stream, product); });
   };
   if (a.dtype() == DType::kF32) return run.template operator()<float, float>();
   if (a.dtype() != DType::kBF16)
-    fail<ShapeError>("[gemm] the CUDA backend computes in f32 and bf16, got {}", a.str());
+    fail<ShapeError>("[gemm] expected f32 or bf16, which the CUDA backend computes in, got {}", a.str());
   if (c.dtype() == DType::kF32) return run.template operator()<bf16, float>();
   run.template operator()<bf16, bf16>();
+}
+
+void gemm_bias_backward(const Tensor& dy, const Tensor& x, Tensor& d_weight, bool accumulate,
+                        Tensor& d_bias) {
+  gemm(dy, true, x, false, d_weight, accumulate);
+  bias_backward(dy, d_bias);
 }
 
 }  // namespace lh::cuda
