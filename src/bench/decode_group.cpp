@@ -31,7 +31,8 @@ void bench_decode(const Setup& setup, Report& report) {
     Tensor out = Tensor::empty_like(q);
     Tensor lse = Tensor::empty({c.batch, c.heads}, DType::kF32, setup.device);
     Row row{.group = "decode", .name = "attention, one token",
-            .shape = fmt::format("{}x{} {}/{} heads d{}", c.batch, c.context, c.heads, c.kv_heads, d),
+            .shape = fmt::format("{}x{} {}/{} heads d{}", c.batch, c.context, c.heads,
+                                 c.kv_heads, d),
             .dtype = dtype_name(setup.dtype)};
     row.bytes = static_cast<double>(k.bytes() + v.bytes() + q.bytes() + out.bytes());
     add_against(

@@ -29,7 +29,8 @@ void layer(const Setup& setup, const Yardstick& peak, int64_t tokens, int64_t in
   add("forward", [&] { LH_DISPATCH(device, "bench", gemm(x, false, w, true, y, false)); });
   add("forward + bias",
       [&] { LH_DISPATCH(device, "bench", gemm(x, false, w, true, y, false, bias)); });
-  add("input gradient", [&] { LH_DISPATCH(device, "bench", gemm(dy, false, w, false, dx, false)); });
+  add("input gradient",
+      [&] { LH_DISPATCH(device, "bench", gemm(dy, false, w, false, dx, false)); });
   add("weight gradient, added",
       [&] { LH_DISPATCH(device, "bench", gemm(dy, true, x, false, dw, true)); });
   add("weight + bias gradient",

@@ -61,7 +61,8 @@ Times summary(std::vector<double> seconds) {
   LH_CHECK(!seconds.empty(), "[bench] nothing was measured");
   std::sort(seconds.begin(), seconds.end());
   const auto at = [&](double share) {
-    return seconds[static_cast<size_t>(std::lround(share * static_cast<double>(seconds.size() - 1)))];
+    const double place = share * static_cast<double>(seconds.size() - 1);
+    return seconds[static_cast<size_t>(std::lround(place))];
   };
   const size_t half = seconds.size() / 2;
   const double median =

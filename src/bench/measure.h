@@ -1,5 +1,5 @@
-// Times of operations on one device: several ways of one thing in turn, so that whatever changes in the
-// machine meanwhile changes all of them.
+// Times of operations on one device: several ways of one thing in turn, so that whatever changes in
+// the machine meanwhile changes all of them.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ struct Effort {
 };
 
 /// One call of each way per round, in the order given. On CUDA by events on the stream, after the
-/// L2 cache was overwritten: inputs come from memory, and while it is written the host puts the call
-/// behind it, so that no launch is waited for. On the CPU by the clock, caches as they are.
+/// L2 cache was overwritten: inputs come from memory, and while it is written the host puts the
+/// call behind it, so that no launch is waited for. On the CPU by the clock, caches as they are.
 std::vector<Times> measure(Device device, std::span<const std::function<void()>> ways,
                            const Effort& effort);
 

@@ -14,7 +14,8 @@ namespace lh::bench {
 struct Row {
   std::string group, name, shape, dtype;
   Times times{};
-  double bytes = 0;  // that must move through memory: inputs read once, outputs written once; 0: not counted
+  // What must move through memory: inputs read once, outputs written once. 0: not counted.
+  double bytes = 0;
   double flops = 0;  // 0: not counted
   double ratio = 0;  // of this row's rate (bytes, flops) to the peer's
   std::string ratio_to{};

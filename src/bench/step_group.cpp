@@ -1,5 +1,5 @@
-// Whole optimizer steps of recipes on random tokens: forward, backward, clipping and update, with the
-// recipe's sequence length, micro-batches and recomputation.
+// Whole optimizer steps of recipes on random tokens: forward, backward, clipping and update, with
+// the recipe's sequence length, micro-batches and recomputation.
 #include <algorithm>
 
 #include "base/philox.h"
@@ -35,8 +35,8 @@ Batch random_batch(const Recipe& recipe, int64_t vocab) {
   return batch;
 }
 
-/// The decoder's shape as numbers; "plain" is 1 when it is nothing but softmax attention with rotary
-/// positions and SwiGLU.
+/// The decoder's shape as numbers; "plain" is 1 when it is nothing but softmax attention with
+/// rotary positions and SwiGLU.
 std::map<std::string, int64_t> sizes_of(const Recipe& recipe) {
   const ModelConfig& m = recipe.model;
   bool plain = m.rope_scaling.type == "none" && m.residual_scale() == 1 && m.logit_scale() == 1 &&

@@ -24,11 +24,15 @@ constexpr int64_t kDefaultVocabulary = 50304;  // GPT-2's, rounded up to a multi
 std::vector<bench::Group> chosen_groups(const std::vector<std::string>& names) {
   const auto all = bench::groups();
   std::vector<std::string> known;
-  for (const bench::Group& group : all) known.push_back(group.name);
+  std::string list;
+  for (const bench::Group& group : all) {
+    known.push_back(group.name);
+    list += (list.empty() ? "" : ", ") + known.back();
+  }
   for (const std::string& name : names)
     if (std::find(known.begin(), known.end(), name) == known.end())
-      fail<ConfigError>("bench: expected groups out of {}, got '{}'{}", fmt::join(known, ", "),
-                        name, did_you_mean(name, known));
+      fail<ConfigError>("bench: expected groups out of {}, got '{}'{}", list, name,
+                        did_you_mean(name, known));
   std::vector<bench::Group> chosen;
   for (const bench::Group& group : all)
     if (names.empty() || std::find(names.begin(), names.end(), group.name) != names.end())
