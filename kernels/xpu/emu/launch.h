@@ -79,15 +79,27 @@ void* dynamic_shared();
 void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(const void*),
               const void* args);
 
+/// One launch with its arguments.
+template <auto kKernel, class... Params>
+struct Launch {
+  std::string_view name;
+  LaunchConfig config;
+  std::tuple<Params...> params;
+
+  void operator()() const {
+    run_grid(
+        name, config,
+        [](const void* self) { std::apply(kKernel, static_cast<const Launch*>(self)->params); },
+        this);
+  }
+};
+
 template <auto kKernel, class... Params, class... Args>
 void launch_converted(void (*)(Params...), std::string_view name, const LaunchConfig& config,
                       Args&&... args) {
-  using Values = std::tuple<Params...>;
-  enqueue(config.stream, [name, config, params = Values(static_cast<Params>(args)...)] {
-    run_grid(
-        name, config, [](const void* p) { std::apply(kKernel, *static_cast<const Values*>(p)); },
-        &params);
-  });
+  enqueue(config.stream,
+          Launch<kKernel, Params...>{name, config,
+                                     std::tuple<Params...>(static_cast<Params>(args)...)});
 }
 
 }  // namespace emu
