@@ -132,6 +132,85 @@ __global__ void causal_mask_kernel(const float* in, float* out) {
   out[query] = sum;
 }
 
+// --- global memory and blocks --------------------------------------------------------------------
+
+constexpr int kBlocks = 5, kMany = kBlocks * kThreads;
+
+template <bool kBug>
+__global__ void global_barrier_kernel(const float* in, float* scratch, float* out) {
+  scratch[threadIdx.x] = in[threadIdx.x];
+  if (!kBug) xpu::sync_block();
+  out[threadIdx.x] = scratch[threadIdx.x == 0 ? 0 : threadIdx.x - 1];
+}
+
+/// The bytes of a mask, two of which share a shadow cell.
+template <bool kBug>
+__global__ void byte_barrier_kernel(const float* in, float* out) {
+  XPU_SHARED(unsigned char, odd, [kThreads]);
+  odd[threadIdx.x] = static_cast<int>(in[threadIdx.x]) % 2;
+  if (!kBug) xpu::sync_block();
+  out[threadIdx.x] = odd[threadIdx.x == 0 ? 0 : threadIdx.x - 1];
+}
+
+/// The bug: tiles end one element late. The value is the right one, whoever writes it last.
+template <bool kBug>
+__global__ void overlapping_tiles_kernel(const float* in, float* out) {
+  const int begin = blockIdx.x * kThreads;
+  const int end = begin + kThreads + (kBug ? 1 : 0);
+  for (int i = begin + threadIdx.x; i < end && i < kMany; i += kThreads) out[i] = 2.0f * in[i];
+}
+
+/// out[i] = x[i] + x[i + 1]; the bug: in place, while another block still needs x[i].
+template <bool kBug>
+__global__ void in_place_kernel(float* x, float* out) {
+  const int i = blockIdx.x * kThreads + threadIdx.x;
+  const float sum = x[i] + (i + 1 < kMany ? x[i + 1] : 0.0f);
+  xpu::sync_block();
+  (kBug ? x : out)[i] = sum;
+}
+
+enum class ArrivalBug { kNone, kNoFence, kNoBarrier, kFenceTooEarly, kNoSecondFence };
+
+/// True in the block that is the last to come here: it sees what the others wrote before.
+template <ArrivalBug kBug>
+__device__ bool last_to_arrive(int* counter) {
+  XPU_SHARED(int, arrived, [1]);
+  if (kBug == ArrivalBug::kFenceTooEarly && threadIdx.x == 0) xpu::fence_device();
+  if (kBug != ArrivalBug::kNoBarrier) xpu::sync_block();
+  if (threadIdx.x == 0) {
+    // After the barrier, one thread's fence covers the writes of all.
+    constexpr bool kFence = kBug != ArrivalBug::kNoFence && kBug != ArrivalBug::kFenceTooEarly;
+    if (kFence) xpu::fence_device();
+    arrived[0] = xpu::atomic_add(counter, 1);
+    if (kBug != ArrivalBug::kNoSecondFence) xpu::fence_device();
+  }
+  xpu::sync_block();
+  return arrived[0] == kBlocks - 1;
+}
+
+/// out[t] = sum over blocks of a part that each has written.
+template <ArrivalBug kBug>
+__global__ void arrival_kernel(const float* in, float* parts, float* out, int* counter) {
+  const int t = threadIdx.x;
+  parts[blockIdx.x * kThreads + t] = in[blockIdx.x * kThreads + t];
+  if (!last_to_arrive<kBug>(counter)) return;
+  float sum = 0.0f;
+  for (int b = 0; b < kBlocks; ++b) sum += parts[b * kThreads + kThreads - 1 - t];
+  out[t] = sum;
+  if (t == 0) *counter = 0;
+}
+
+/// Scales and clears the scale for the next launch; the bug: not in the last block to arrive.
+template <bool kBug>
+__global__ void cleared_scale_kernel(const float* in, float* scale, float* out, int* counter) {
+  const int i = blockIdx.x * kThreads + threadIdx.x;
+  out[i] = *scale * in[i];
+  bool clears = blockIdx.x == kBlocks - 1;
+  if (kBug) xpu::sync_block();
+  else clears = last_to_arrive<ArrivalBug::kNone>(counter);
+  if (clears && threadIdx.x == 0) *scale = 0.0f;
+}
+
 // --- asynchronous copies -------------------------------------------------------------------------
 
 constexpr int kTiles = 7;
@@ -321,6 +400,9 @@ LH_SIMPLE(shuffle_mask, kThreads, 0, [](const auto& in, int t) { return in[t ^ 1
 LH_SIMPLE(shuffle_start, kThreads, 0, [](const auto& in, int t) {
   return std::accumulate(in.begin() + t / 32 * 32, in.begin() + t / 32 * 32 + 32, 0.0f);
 })
+LH_SIMPLE(byte_barrier, kThreads, 0, [](const auto& in, int t) {
+  return static_cast<float>(static_cast<int>(in[t == 0 ? 0 : t - 1]) % 2);
+})
 LH_SIMPLE(uninitialised, kThreads, 0,
           [](const auto& in, int) { return std::accumulate(in.begin(), in.end(), 0.0f); })
 LH_SIMPLE(shared_past_end, kThreads, kThreads * sizeof(float), itself)
@@ -361,6 +443,76 @@ bool misaligned_vector(bool bug) {
     if (got[t] != in[t * columns] + in[t * columns + 1]) return false;
   }
   return true;
+}
+
+bool global_barrier(bool bug) {
+  const auto in = counting(kThreads);
+  Buffer<float> device_in(in), scratch(kThreads), out(kThreads);
+  const xpu::LaunchConfig config{1, kThreads};
+  if (bug) {
+    xpu::launch<global_barrier_kernel<true>>(config, device_in.get(), scratch.get(), out.get());
+  } else {
+    xpu::launch<global_barrier_kernel<false>>(config, device_in.get(), scratch.get(), out.get());
+  }
+  const auto got = out.host();
+  return got[0] == in[0] && std::equal(got.begin() + 1, got.end(), in.begin());
+}
+
+bool overlapping_tiles(bool bug) {
+  auto want = counting(kMany);
+  Buffer<float> in(want), out(kMany);
+  const xpu::LaunchConfig config{kBlocks, kThreads};
+  if (bug) xpu::launch<overlapping_tiles_kernel<true>>(config, in.get(), out.get());
+  else xpu::launch<overlapping_tiles_kernel<false>>(config, in.get(), out.get());
+  for (float& x : want) x *= 2.0f;
+  return out.host() == want;
+}
+
+bool in_place(bool bug) {
+  auto want = counting(kMany);
+  Buffer<float> x(want), out(kMany);
+  const xpu::LaunchConfig config{kBlocks, kThreads};
+  if (bug) xpu::launch<in_place_kernel<true>>(config, x.get(), out.get());
+  else xpu::launch<in_place_kernel<false>>(config, x.get(), out.get());
+  for (int i = 0; i + 1 < kMany; ++i) want[i] += want[i + 1];
+  return (bug ? x : out).host() == want;
+}
+
+template <ArrivalBug kBug>
+bool run_arrival() {
+  const auto in = counting(kMany);
+  Buffer<float> device_in(in), parts(kMany), out(kThreads);
+  Buffer<int> counter(std::vector<int>(1, 0));
+  xpu::launch<arrival_kernel<kBug>>({kBlocks, kThreads}, device_in.get(), parts.get(), out.get(),
+                                    counter.get());
+  const auto got = out.host();
+  for (int t = 0; t < kThreads; ++t) {
+    float want = 0.0f;
+    for (int b = 0; b < kBlocks; ++b) want += in[b * kThreads + kThreads - 1 - t];
+    if (got[t] != want) return false;
+  }
+  return counter.host()[0] == 0;
+}
+
+template <ArrivalBug kBug>
+bool arrival(bool bug) {
+  return bug ? run_arrival<kBug>() : run_arrival<ArrivalBug::kNone>();
+}
+
+bool cleared_scale(bool bug) {
+  auto want = counting(kMany);
+  Buffer<float> in(want), scale(std::vector<float>(1, 3.0f)), out(kMany);
+  Buffer<int> counter(std::vector<int>(1, 0));
+  const xpu::LaunchConfig config{kBlocks, kThreads};
+  if (bug) {
+    xpu::launch<cleared_scale_kernel<true>>(config, in.get(), scale.get(), out.get(),
+                                            counter.get());
+  } else {
+    xpu::launch<cleared_scale_kernel<false>>(config, in.get(), scale.get(), out.get(),
+                                             counter.get());
+  }
+  for (float& x : want) x *= 3.0f;
+  return out.host() == want && scale.host()[0] == 0.0f;
 }
 
 template <auto kKernel>
@@ -485,6 +637,15 @@ const std::vector<PlantedBug>& planted_bugs() {
       {"vector load at an unaligned address", misaligned_vector},
       {"causal mask one off", causal_mask},
       {"ldmatrix rows outside the tile", matrix_load},
+      {"no barrier between single bytes of two threads", byte_barrier},
+      {"no barrier between a write to global memory and another thread's read", global_barrier},
+      {"two blocks write one element", overlapping_tiles},
+      {"a block overwrites what another one reads", in_place},
+      {"a block overwrites what all others read", cleared_scale},
+      {"no device fence before a block counts itself", arrival<ArrivalBug::kNoFence>},
+      {"device fence before the barrier, by one thread", arrival<ArrivalBug::kFenceTooEarly>},
+      {"no barrier before a block counts itself", arrival<ArrivalBug::kNoBarrier>},
+      {"no device fence after the last block counted itself", arrival<ArrivalBug::kNoSecondFence>},
       {"no barrier after cp.async arrived", pipeline_barrier},
       {"cp.async wait one group short", pipeline_wait},
       {"expect_tx with too few bytes", short_expect},
