@@ -57,7 +57,6 @@ std::string Site::describe() const {
 
 void report(const char* kind, const std::string& memory, int thread, const Site& site,
             const std::string& earlier, const Site& earlier_site) {
-  state.active = false;
   fail_in_place(site.where(), std::string(kind) + " on " + memory + ": " + thread_name(thread) +
                                   " at " + site.describe() + " is not ordered after the " +
                                   earlier + " at " + earlier_site.describe());
@@ -68,8 +67,7 @@ bool enabled() {
 }
 
 void begin_block(int threads, const char* window, std::size_t bytes) {
-  state.active = state.enabled;
-  if (!state.active) return;
+  if (!state.enabled) return;
   state.block = static_cast<int>((blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x);
   state.threads = threads;
   state.window = window;
@@ -78,6 +76,7 @@ void begin_block(int threads, const char* window, std::size_t bytes) {
   for (int i = 0; i < threads; ++i) state.clocks[i].threads[i] = 1;
   state.proxy_fences.assign(threads, 0);
   reset_shared();
+  state.active = true;
 }
 
 void end_block() {
@@ -85,7 +84,9 @@ void end_block() {
 }
 
 void access(int thread, const void* p, std::size_t bytes, bool write, Where where, bool async) {
-  if (state.active) access(thread, p, bytes, write, Site(where), async);
+  if (!state.active) return;
+  const Pause pause;
+  access(thread, p, bytes, write, Site(where), async);
 }
 
 Blocks joined(const Blocks& a, const Blocks& b) {
@@ -114,6 +115,7 @@ void join(Clock& object, const Clock& other) {
 
 void barrier(const int* threads, int count) {
   if (!state.active) return;
+  const Pause pause;
   Clock all;
   for (int i = 0; i < count; ++i) join(all, state.clocks[threads[i]]);
   for (int i = 0; i < count; ++i) {
@@ -125,16 +127,20 @@ void barrier(const int* threads, int count) {
 
 void release(int thread, Clock& object) {
   if (!state.active) return;
+  const Pause pause;
   join(object, state.clocks[thread]);
   ++state.clocks[thread].threads[thread];
 }
 
 void acquire(int thread, const Clock& object) {
-  if (state.active) join(state.clocks[thread], object);
+  if (!state.active) return;
+  const Pause pause;
+  join(state.clocks[thread], object);
 }
 
 Clock snapshot(int thread) {
   if (!state.active) return {};
+  const Pause pause;
   Clock clock = state.clocks[thread];
   ++state.clocks[thread].threads[thread];
   return clock;
@@ -148,6 +154,7 @@ void proxy_fence(int thread) {
 
 void device_fence(int thread) {
   if (!state.active) return;
+  const Pause pause;
   Clock& clock = state.clocks[thread];
   clock.acquired = joined(clock.acquired, clock.read);
   clock.fenced = clock.threads;
@@ -156,7 +163,9 @@ void device_fence(int thread) {
 
 /// From the compiler's hooks below.
 void hook(const void* p, std::size_t bytes, bool write, const void* code) {
-  if (state.active) access(self(), p, bytes, write, Site(code), false);
+  if (!state.active) return;
+  const Pause pause;
+  access(self(), p, bytes, write, Site(code), false);
 }
 
 }  // namespace race

@@ -26,10 +26,12 @@ struct Access {
   bool atomic = false;
 };
 
+constexpr std::int32_t kOutside = -2;  // Cell::split: no device memory
+
 struct Cell {
   Access write, read;
   std::int32_t readers = -1;  // index of a ReaderList: blocks that read before the last one
-  std::int32_t split = -1;
+  std::int32_t split = kOutside;
 };
 
 constexpr std::uintptr_t kPageBytes = 512;
@@ -59,6 +61,20 @@ auto allocation_in(std::uintptr_t begin, std::uintptr_t end) {
   return last->first + last->second > begin ? last : memory.end();
 }
 
+/// Neighbours of device memory belong to the emulator, whose templates may be instrumented, too.
+void fill_page(Page& page, std::uintptr_t begin) {
+  page.fill(Cell());
+  const std::uintptr_t page_end = begin + kPageBytes;
+  for (auto it = memory.lower_bound(page_end); it != memory.begin();) {
+    --it;
+    const std::uintptr_t end = std::min(it->first + it->second, page_end);
+    if (end <= begin) break;
+    for (std::uintptr_t at = std::max(it->first, begin); at < end; at = (at / 2 + 1) * 2) {
+      page[at % kPageBytes / 2].split = -1;
+    }
+  }
+}
+
 Page* find_page(std::uintptr_t address) {
   const std::uintptr_t number = address / kPageBytes;
   auto& [key, page] = recent[number % std::size(recent)];
@@ -69,7 +85,7 @@ Page* find_page(std::uintptr_t address) {
     if (free_pages.empty()) free_pages.push_back(std::make_unique<Page>());
     it->second = std::move(free_pages.back());
     free_pages.pop_back();
-    it->second->fill(Cell());
+    fill_page(*it->second, begin);
   }
   key = number;
   page = it->second.get();
@@ -164,6 +180,7 @@ void touch(std::uintptr_t address, std::size_t bytes, bool is_write, const Acces
           [page](std::uintptr_t at) -> Cell& { return (*page)[at % kPageBytes / 2]; },
           [](Cell&) {},
           [&](Cell& cell, std::uintptr_t at) {
+            if (cell.split == kOutside) return;
             if (is_write) {
               write(cell, at, now);
             } else {
@@ -209,6 +226,7 @@ void access_global(int t, std::uintptr_t address, std::size_t bytes, bool is_wri
 
 void atomic(int t, const void* p, std::size_t bytes, Where where) {
   if (!state.active) return;
+  const Pause pause;
   const auto offset = static_cast<std::size_t>(static_cast<const char*>(p) - state.window);
   if (offset < state.bytes) return;  // atomics of one block on its shared memory are not watched
   const auto address = reinterpret_cast<std::uintptr_t>(p);

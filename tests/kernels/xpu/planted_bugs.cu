@@ -297,6 +297,23 @@ __global__ void proxy_fence_kernel(const XPU_GRID_CONSTANT TensorMap map) {
   }
 }
 
+/// The bug: tiles of neighbouring blocks share half of their rows, whose values are the same.
+template <bool kBug>
+__global__ void overlapping_stores_kernel(const XPU_GRID_CONSTANT TensorMap map) {
+  XPU_DYN_SHARED(bf16, tile);
+  for (int i = threadIdx.x; i < kRingRows * kRingColumns; i += kThreads) {
+    tile[i] = xpu::from_float<bf16>(1.0f);
+  }
+  xpu::fence_proxy_async();
+  xpu::sync_block();
+  if (threadIdx.x == 0) {
+    const int y = static_cast<int>(blockIdx.x) * kRingRows;
+    xpu::tma_store(map, 0, kBug && y > 0 ? y - kRingRows / 2 : y, tile);
+    xpu::tma_store_commit();
+    xpu::tma_store_wait<0>();
+  }
+}
+
 /// d = a b^T, 64 x 64 over kTiles * 64 of K: a producer thread, a ring of two stages, one warpgroup.
 template <bool kBug>
 __global__ void __launch_bounds__(256, 1)
@@ -566,17 +583,28 @@ bool no_empty_wait(bool bug) {
   return bug ? run_ring<RingBug::kNoEmptyWait>() : run_ring<RingBug::kNone>();
 }
 
-bool proxy_fence(bool bug) {
-  Buffer<bf16> out(kRingRows * kRingColumns);
-  const TensorMap map = xpu::make_tensor_map(out.get(), 2, kRingRows, kRingColumns,
-                                             kRingColumns * 2, kRingRows, kRingColumns);
-  const xpu::LaunchConfig config{1, kThreads, kRingRows * kRingColumns * sizeof(bf16)};
-  if (bug) xpu::launch<proxy_fence_kernel<true>>(config, map);
-  else xpu::launch<proxy_fence_kernel<false>>(config, map);
+/// `blocks` tiles of ones; the last may lack rows.
+template <auto kKernel>
+bool run_stores(unsigned blocks, int missing_rows) {
+  const int rows = static_cast<int>(blocks) * kRingRows - missing_rows;
+  Buffer<bf16> out(static_cast<std::size_t>(rows) * kRingColumns);
+  const TensorMap map = xpu::make_tensor_map(out.get(), 2, rows, kRingColumns, kRingColumns * 2,
+                                             kRingRows, kRingColumns);
+  xpu::launch<kKernel>({blocks, kThreads, kRingRows * kRingColumns * sizeof(bf16)}, map);
   for (const bf16 x : out.host()) {
     if (xpu::to_float(x) != 1.0f) return false;
   }
   return true;
+}
+
+bool proxy_fence(bool bug) {
+  return bug ? run_stores<proxy_fence_kernel<true>>(1, 0)
+             : run_stores<proxy_fence_kernel<false>>(1, 0);
+}
+bool overlapping_stores(bool bug) {
+  const int missing = kRingRows / 2;
+  return bug ? run_stores<overlapping_stores_kernel<true>>(2, missing)
+             : run_stores<overlapping_stores_kernel<false>>(2, missing);
 }
 
 bool wgmma_wait(bool bug) {
@@ -653,6 +681,7 @@ const std::vector<PlantedBug>& planted_bugs() {
       {"producer does not wait for an empty stage", no_empty_wait},
       {"wgmma stage freed while it is read", wgmma_wait},
       {"no proxy fence before a TMA store", proxy_fence},
+      {"TMA stores of two blocks overlap", overlapping_stores},
   };
   return all;
 }
