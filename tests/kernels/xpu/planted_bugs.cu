@@ -89,58 +89,11 @@ __global__ void uninitialised_kernel(const float* in, float* out) {
 }
 
 template <bool kBug>
-__global__ void write_past_end_kernel(float* out, int n) {
-  for (int i = threadIdx.x; kBug ? i <= n : i < n; i += kThreads) out[i] = 1.0f;
-}
-
-template <bool kBug>
-__global__ void read_past_end_kernel(const float* in, float* out, int n) {
-  float last = 0.0f;
-  for (int i = threadIdx.x; kBug ? i <= n : i < n; i += kThreads) last = fmaxf(last, in[i]);
-  // The extra element is not used: only its read is wrong.
-  out[threadIdx.x] = static_cast<int>(threadIdx.x) < n ? in[threadIdx.x] : last * 0.0f;
-}
-
-template <bool kBug>
 __global__ void shared_past_end_kernel(const float* in, float* out) {
   XPU_DYN_SHARED(float, s);  // kThreads floats
   s[threadIdx.x] = in[threadIdx.x];
   if (kBug && threadIdx.x == 0) s[kThreads] = 1.0f;
   out[threadIdx.x] = s[threadIdx.x];
-}
-
-template <bool kBug>
-__global__ void misaligned_vector_kernel(const float* in, float* out, int columns) {
-  const int row = threadIdx.x;  // rows of 6 floats are not multiples of 16 bytes
-  if (kBug) {
-    const auto x = xpu::load_vec<4>(in + row * columns);
-    out[row] = x[0] + x[1];
-  } else {
-    const auto x = xpu::load_vec<2>(in + row * columns);
-    out[row] = x[0] + x[1];
-  }
-}
-
-template <bool kBug>
-__global__ void causal_mask_kernel(const float* in, float* out) {
-  const int query = threadIdx.x;
-  float sum = 0.0f;
-  for (int key = 0; key < kThreads; ++key) {
-    if (kBug ? key >= query : key > query) continue;
-    sum += in[key];
-  }
-  out[query] = sum;
-}
-
-// --- global memory and blocks --------------------------------------------------------------------
-
-constexpr int kBlocks = 5, kMany = kBlocks * kThreads;
-
-template <bool kBug>
-__global__ void global_barrier_kernel(const float* in, float* scratch, float* out) {
-  scratch[threadIdx.x] = in[threadIdx.x];
-  if (!kBug) xpu::sync_block();
-  out[threadIdx.x] = scratch[threadIdx.x == 0 ? 0 : threadIdx.x - 1];
 }
 
 /// The bytes of a mask, two of which share a shadow cell.
@@ -152,63 +105,15 @@ __global__ void byte_barrier_kernel(const float* in, float* out) {
   out[threadIdx.x] = odd[threadIdx.x == 0 ? 0 : threadIdx.x - 1];
 }
 
-/// The bug: tiles end one element late. The value is the right one, whoever writes it last.
 template <bool kBug>
-__global__ void overlapping_tiles_kernel(const float* in, float* out) {
-  const int begin = blockIdx.x * kThreads;
-  const int end = begin + kThreads + (kBug ? 1 : 0);
-  for (int i = begin + threadIdx.x; i < end && i < kMany; i += kThreads) out[i] = 2.0f * in[i];
-}
-
-/// out[i] = x[i] + x[i + 1]; the bug: in place, while another block still needs x[i].
-template <bool kBug>
-__global__ void in_place_kernel(float* x, float* out) {
-  const int i = blockIdx.x * kThreads + threadIdx.x;
-  const float sum = x[i] + (i + 1 < kMany ? x[i + 1] : 0.0f);
-  xpu::sync_block();
-  (kBug ? x : out)[i] = sum;
-}
-
-enum class ArrivalBug { kNone, kNoFence, kNoBarrier, kFenceTooEarly, kNoSecondFence };
-
-/// True in the block that is the last to come here: it sees what the others wrote before.
-template <ArrivalBug kBug>
-__device__ bool last_to_arrive(int* counter) {
-  XPU_SHARED(int, arrived, [1]);
-  if (kBug == ArrivalBug::kFenceTooEarly && threadIdx.x == 0) xpu::fence_device();
-  if (kBug != ArrivalBug::kNoBarrier) xpu::sync_block();
-  if (threadIdx.x == 0) {
-    // After the barrier, one thread's fence covers the writes of all.
-    constexpr bool kFence = kBug != ArrivalBug::kNoFence && kBug != ArrivalBug::kFenceTooEarly;
-    if (kFence) xpu::fence_device();
-    arrived[0] = xpu::atomic_add(counter, 1);
-    if (kBug != ArrivalBug::kNoSecondFence) xpu::fence_device();
-  }
-  xpu::sync_block();
-  return arrived[0] == kBlocks - 1;
-}
-
-/// out[t] = sum over blocks of a part that each has written.
-template <ArrivalBug kBug>
-__global__ void arrival_kernel(const float* in, float* parts, float* out, int* counter) {
-  const int t = threadIdx.x;
-  parts[blockIdx.x * kThreads + t] = in[blockIdx.x * kThreads + t];
-  if (!last_to_arrive<kBug>(counter)) return;
+__global__ void causal_mask_kernel(const float* in, float* out) {
+  const int query = threadIdx.x;
   float sum = 0.0f;
-  for (int b = 0; b < kBlocks; ++b) sum += parts[b * kThreads + kThreads - 1 - t];
-  out[t] = sum;
-  if (t == 0) *counter = 0;
-}
-
-/// Scales and clears the scale for the next launch; the bug: not in the last block to arrive.
-template <bool kBug>
-__global__ void cleared_scale_kernel(const float* in, float* scale, float* out, int* counter) {
-  const int i = blockIdx.x * kThreads + threadIdx.x;
-  out[i] = *scale * in[i];
-  bool clears = blockIdx.x == kBlocks - 1;
-  if (kBug) xpu::sync_block();
-  else clears = last_to_arrive<ArrivalBug::kNone>(counter);
-  if (clears && threadIdx.x == 0) *scale = 0.0f;
+  for (int key = 0; key < kThreads; ++key) {
+    if (kBug ? key >= query : key > query) continue;
+    sum += in[key];
+  }
+  out[query] = sum;
 }
 
 // --- asynchronous copies -------------------------------------------------------------------------
@@ -297,23 +202,6 @@ __global__ void proxy_fence_kernel(const XPU_GRID_CONSTANT TensorMap map) {
   }
 }
 
-/// The bug: tiles of neighbouring blocks share half of their rows, whose values are the same.
-template <bool kBug>
-__global__ void overlapping_stores_kernel(const XPU_GRID_CONSTANT TensorMap map) {
-  XPU_DYN_SHARED(bf16, tile);
-  for (int i = threadIdx.x; i < kRingRows * kRingColumns; i += kThreads) {
-    tile[i] = xpu::from_float<bf16>(1.0f);
-  }
-  xpu::fence_proxy_async();
-  xpu::sync_block();
-  if (threadIdx.x == 0) {
-    const int y = static_cast<int>(blockIdx.x) * kRingRows;
-    xpu::tma_store(map, 0, kBug && y > 0 ? y - kRingRows / 2 : y, tile);
-    xpu::tma_store_commit();
-    xpu::tma_store_wait<0>();
-  }
-}
-
 /// d = a b^T, 64 x 64 over kTiles * 64 of K: a producer thread, a ring of two stages, one warpgroup.
 template <bool kBug>
 __global__ void __launch_bounds__(256, 1)
@@ -381,12 +269,6 @@ __global__ void matrix_load_kernel(const bf16* in, float* out) {
 
 // --- host ----------------------------------------------------------------------------------------
 
-std::vector<float> counting(int n) {
-  std::vector<float> x(n);
-  for (int i = 0; i < n; ++i) x[i] = static_cast<float>(i % 37 + 1);
-  return x;
-}
-
 /// Runs kernel(in, out) on one block and compares with want(in).
 template <auto kKernel, class Want>
 bool run_simple(int count, std::size_t shared, const Want& want) {
@@ -427,110 +309,6 @@ LH_SIMPLE(causal_mask, kThreads, 0, [](const auto& in, int t) {
   return std::accumulate(in.begin(), in.begin() + t + 1, 0.0f);
 })
 #undef LH_SIMPLE
-
-bool write_past_end(bool bug) {
-  const int n = 100;
-  Buffer<float> out(n);
-  if (bug) xpu::launch<write_past_end_kernel<true>>({1, kThreads}, out.get(), n);
-  else xpu::launch<write_past_end_kernel<false>>({1, kThreads}, out.get(), n);
-  return out.host() == std::vector<float>(n, 1.0f);
-}
-
-bool read_past_end(bool bug) {
-  const int n = 100;
-  const auto in = counting(n);
-  Buffer<float> device_in(in), out(kThreads);
-  if (bug) xpu::launch<read_past_end_kernel<true>>({1, kThreads}, device_in.get(), out.get(), n);
-  else xpu::launch<read_past_end_kernel<false>>({1, kThreads}, device_in.get(), out.get(), n);
-  const auto got = out.host();
-  return std::equal(in.begin(), in.end(), got.begin());
-}
-
-bool misaligned_vector(bool bug) {
-  const int columns = 6;
-  const auto in = counting(columns * kThreads);
-  Buffer<float> device_in(in), out(kThreads);
-  if (bug) {
-    xpu::launch<misaligned_vector_kernel<true>>({1, kThreads}, device_in.get(), out.get(), columns);
-  } else {
-    xpu::launch<misaligned_vector_kernel<false>>({1, kThreads}, device_in.get(), out.get(), columns);
-  }
-  const auto got = out.host();
-  for (int t = 0; t < kThreads; ++t) {
-    if (got[t] != in[t * columns] + in[t * columns + 1]) return false;
-  }
-  return true;
-}
-
-bool global_barrier(bool bug) {
-  const auto in = counting(kThreads);
-  Buffer<float> device_in(in), scratch(kThreads), out(kThreads);
-  const xpu::LaunchConfig config{1, kThreads};
-  if (bug) {
-    xpu::launch<global_barrier_kernel<true>>(config, device_in.get(), scratch.get(), out.get());
-  } else {
-    xpu::launch<global_barrier_kernel<false>>(config, device_in.get(), scratch.get(), out.get());
-  }
-  const auto got = out.host();
-  return got[0] == in[0] && std::equal(got.begin() + 1, got.end(), in.begin());
-}
-
-bool overlapping_tiles(bool bug) {
-  auto want = counting(kMany);
-  Buffer<float> in(want), out(kMany);
-  const xpu::LaunchConfig config{kBlocks, kThreads};
-  if (bug) xpu::launch<overlapping_tiles_kernel<true>>(config, in.get(), out.get());
-  else xpu::launch<overlapping_tiles_kernel<false>>(config, in.get(), out.get());
-  for (float& x : want) x *= 2.0f;
-  return out.host() == want;
-}
-
-bool in_place(bool bug) {
-  auto want = counting(kMany);
-  Buffer<float> x(want), out(kMany);
-  const xpu::LaunchConfig config{kBlocks, kThreads};
-  if (bug) xpu::launch<in_place_kernel<true>>(config, x.get(), out.get());
-  else xpu::launch<in_place_kernel<false>>(config, x.get(), out.get());
-  for (int i = 0; i + 1 < kMany; ++i) want[i] += want[i + 1];
-  return (bug ? x : out).host() == want;
-}
-
-template <ArrivalBug kBug>
-bool run_arrival() {
-  const auto in = counting(kMany);
-  Buffer<float> device_in(in), parts(kMany), out(kThreads);
-  Buffer<int> counter(std::vector<int>(1, 0));
-  xpu::launch<arrival_kernel<kBug>>({kBlocks, kThreads}, device_in.get(), parts.get(), out.get(),
-                                    counter.get());
-  const auto got = out.host();
-  for (int t = 0; t < kThreads; ++t) {
-    float want = 0.0f;
-    for (int b = 0; b < kBlocks; ++b) want += in[b * kThreads + kThreads - 1 - t];
-    if (got[t] != want) return false;
-  }
-  return counter.host()[0] == 0;
-}
-
-template <ArrivalBug kBug>
-bool arrival(bool bug) {
-  return bug ? run_arrival<kBug>() : run_arrival<ArrivalBug::kNone>();
-}
-
-bool cleared_scale(bool bug) {
-  auto want = counting(kMany);
-  Buffer<float> in(want), scale(std::vector<float>(1, 3.0f)), out(kMany);
-  Buffer<int> counter(std::vector<int>(1, 0));
-  const xpu::LaunchConfig config{kBlocks, kThreads};
-  if (bug) {
-    xpu::launch<cleared_scale_kernel<true>>(config, in.get(), scale.get(), out.get(),
-                                            counter.get());
-  } else {
-    xpu::launch<cleared_scale_kernel<false>>(config, in.get(), scale.get(), out.get(),
-                                             counter.get());
-  }
-  for (float& x : want) x *= 3.0f;
-  return out.host() == want && scale.host()[0] == 0.0f;
-}
 
 template <auto kKernel>
 bool run_pipeline() {
@@ -583,28 +361,17 @@ bool no_empty_wait(bool bug) {
   return bug ? run_ring<RingBug::kNoEmptyWait>() : run_ring<RingBug::kNone>();
 }
 
-/// `blocks` tiles of ones; the last may lack rows.
-template <auto kKernel>
-bool run_stores(unsigned blocks, int missing_rows) {
-  const int rows = static_cast<int>(blocks) * kRingRows - missing_rows;
-  Buffer<bf16> out(static_cast<std::size_t>(rows) * kRingColumns);
-  const TensorMap map = xpu::make_tensor_map(out.get(), 2, rows, kRingColumns, kRingColumns * 2,
-                                             kRingRows, kRingColumns);
-  xpu::launch<kKernel>({blocks, kThreads, kRingRows * kRingColumns * sizeof(bf16)}, map);
+bool proxy_fence(bool bug) {
+  Buffer<bf16> out(kRingRows * kRingColumns);
+  const TensorMap map = xpu::make_tensor_map(out.get(), 2, kRingRows, kRingColumns,
+                                             kRingColumns * 2, kRingRows, kRingColumns);
+  const xpu::LaunchConfig config{1, kThreads, kRingRows * kRingColumns * sizeof(bf16)};
+  if (bug) xpu::launch<proxy_fence_kernel<true>>(config, map);
+  else xpu::launch<proxy_fence_kernel<false>>(config, map);
   for (const bf16 x : out.host()) {
     if (xpu::to_float(x) != 1.0f) return false;
   }
   return true;
-}
-
-bool proxy_fence(bool bug) {
-  return bug ? run_stores<proxy_fence_kernel<true>>(1, 0)
-             : run_stores<proxy_fence_kernel<false>>(1, 0);
-}
-bool overlapping_stores(bool bug) {
-  const int missing = kRingRows / 2;
-  return bug ? run_stores<overlapping_stores_kernel<true>>(2, missing)
-             : run_stores<overlapping_stores_kernel<false>>(2, missing);
 }
 
 bool wgmma_wait(bool bug) {
@@ -649,8 +416,8 @@ bool matrix_load(bool bug) {
 
 }  // namespace
 
-const std::vector<PlantedBug>& planted_bugs() {
-  static const std::vector<PlantedBug> all = {
+std::vector<PlantedBug> planted_bugs() {
+  std::vector<PlantedBug> all = {
       {"no barrier between a write and another thread's read", barrier_before_read},
       {"no barrier before shared memory is used again", barrier_before_reuse},
       {"no sync_warp between a write and another lane's read", warp_sync},
@@ -659,21 +426,10 @@ const std::vector<PlantedBug>& planted_bugs() {
       {"shuffle with lanes outside its mask", shuffle_mask},
       {"reduction that starts at the wrong lane distance", shuffle_start},
       {"read of shared memory nobody wrote", uninitialised},
-      {"write one past the end of global memory", write_past_end},
-      {"read one past the end of global memory", read_past_end},
       {"write one past the requested dynamic shared memory", shared_past_end},
-      {"vector load at an unaligned address", misaligned_vector},
       {"causal mask one off", causal_mask},
       {"ldmatrix rows outside the tile", matrix_load},
       {"no barrier between single bytes of two threads", byte_barrier},
-      {"no barrier between a write to global memory and another thread's read", global_barrier},
-      {"two blocks write one element", overlapping_tiles},
-      {"a block overwrites what another one reads", in_place},
-      {"a block overwrites what all others read", cleared_scale},
-      {"no device fence before a block counts itself", arrival<ArrivalBug::kNoFence>},
-      {"device fence before the barrier, by one thread", arrival<ArrivalBug::kFenceTooEarly>},
-      {"no barrier before a block counts itself", arrival<ArrivalBug::kNoBarrier>},
-      {"no device fence after the last block counted itself", arrival<ArrivalBug::kNoSecondFence>},
       {"no barrier after cp.async arrived", pipeline_barrier},
       {"cp.async wait one group short", pipeline_wait},
       {"expect_tx with too few bytes", short_expect},
@@ -681,8 +437,9 @@ const std::vector<PlantedBug>& planted_bugs() {
       {"producer does not wait for an empty stage", no_empty_wait},
       {"wgmma stage freed while it is read", wgmma_wait},
       {"no proxy fence before a TMA store", proxy_fence},
-      {"TMA stores of two blocks overlap", overlapping_stores},
   };
+  const auto more = planted_global_bugs();
+  all.insert(all.end(), more.begin(), more.end());
   return all;
 }
 
