@@ -105,6 +105,18 @@ __global__ void byte_barrier_kernel(const float* in, float* out) {
   out[threadIdx.x] = odd[threadIdx.x == 0 ? 0 : threadIdx.x - 1];
 }
 
+/// All threads read a word, the last but one then writes its second byte: the last to reach a
+/// barrier is the first to go on.
+template <bool kBug>
+__global__ void byte_of_word_kernel(const float* in, float* out) {
+  XPU_SHARED(std::uint16_t, word, [1]);
+  if (threadIdx.x == 0) word[0] = static_cast<std::uint16_t>(in[0]);
+  xpu::sync_block();
+  out[threadIdx.x] = word[0];
+  if (!kBug) xpu::sync_block();
+  if (threadIdx.x == kThreads - 2) reinterpret_cast<unsigned char*>(word)[1] = 1;
+}
+
 template <bool kBug>
 __global__ void causal_mask_kernel(const float* in, float* out) {
   const int query = threadIdx.x;
@@ -302,6 +314,7 @@ LH_SIMPLE(shuffle_start, kThreads, 0, [](const auto& in, int t) {
 LH_SIMPLE(byte_barrier, kThreads, 0, [](const auto& in, int t) {
   return static_cast<float>(static_cast<int>(in[t == 0 ? 0 : t - 1]) % 2);
 })
+LH_SIMPLE(byte_of_word, kThreads, 0, [](const auto& in, int) { return in[0]; })
 LH_SIMPLE(uninitialised, kThreads, 0,
           [](const auto& in, int) { return std::accumulate(in.begin(), in.end(), 0.0f); })
 LH_SIMPLE(shared_past_end, kThreads, kThreads * sizeof(float), itself)
@@ -430,6 +443,7 @@ std::vector<PlantedBug> planted_bugs() {
       {"causal mask one off", causal_mask},
       {"ldmatrix rows outside the tile", matrix_load},
       {"no barrier between single bytes of two threads", byte_barrier},
+      {"no barrier before one byte of a shared word is written", byte_of_word},
       {"no barrier after cp.async arrived", pipeline_barrier},
       {"cp.async wait one group short", pipeline_wait},
       {"expect_tx with too few bytes", short_expect},
