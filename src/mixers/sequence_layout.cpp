@@ -28,6 +28,21 @@ SequenceLayout SequenceLayout::packed(std::span<const int64_t> offsets, Device d
   return layout;
 }
 
+SequenceLayout SequenceLayout::shared(std::shared_ptr<const ContextLayout> context,
+                                      Device device) {
+  SequenceLayout layout;
+  std::vector<int32_t> positions;
+  for (const AttentionSegment& part : context->local_segments())
+    for (int64_t i = 0; i < part.query_length; ++i)
+      positions.push_back(static_cast<int32_t>(part.query_offset + i));
+  layout.positions_ = on_device(positions, device);
+  layout.segments_ = context->local_segments();
+  for (const AttentionSegment& document : context->whole_segments())
+    layout.longest_ = std::max(layout.longest_, document.key_length);
+  layout.context_ = std::move(context);
+  return layout;
+}
+
 SequenceLayout SequenceLayout::run(int64_t first, int64_t count, Device device) {
   SequenceLayout layout;
   std::vector<int32_t> positions(static_cast<size_t>(count));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/attention.h"
+#include "parallel/context_layout.h"
 #include "tensor/tensor.h"
 
 namespace lh {
@@ -18,10 +19,16 @@ class SequenceLayout {
   /// One run of `count` rows at positions [first, first + count) of one document (decoding).
   static SequenceLayout run(int64_t first, int64_t count, Device device = kCpuDevice);
 
+  /// This process's rows of documents that a context-parallel group shares.
+  static SequenceLayout shared(std::shared_ptr<const ContextLayout> context,
+                               Device device = kCpuDevice);
+
   const Tensor& positions() const { return positions_; }  // [rows] i32
   int64_t rows() const { return positions_.size(0); }
-  int64_t longest() const { return longest_; }  // largest position + 1
+  int64_t longest() const { return longest_; }  // largest position + 1, in any process
   std::span<const AttentionSegment> segments() const { return segments_; }
+  /// Where the other rows of these documents are; nullptr when all are here.
+  const ContextLayout* context() const { return context_.get(); }
 
   /// The plan of causal attention among the rows of each segment; equal calls share one plan.
   std::shared_ptr<const AttentionPlan> plan(const AttentionMask& mask, double scale) const;
@@ -30,6 +37,7 @@ class SequenceLayout {
   Tensor positions_;
   int64_t longest_ = 0;
   std::vector<AttentionSegment> segments_;
+  std::shared_ptr<const ContextLayout> context_;
   mutable std::vector<std::shared_ptr<const AttentionPlan>> plans_;
 };
 
