@@ -17,6 +17,10 @@ while read -r file; do
     /[ \r]$/ { print NR ": ends with a blank" }
     /(TODO|FIXME|HACK)/ { print NR ": a note to self; finish it or open an issue" }' "$file")
   case $file in
+    kernels/xpu/* | tests/*) ;;
+    *.cu) grep -q '^// Roofline' "$file" || report "$file: a kernel without its roofline estimate" ;;
+  esac
+  case $file in
     *.h | *.cuh) grep -q '^#pragma once' "$file" || report "$file: a header without #pragma once" ;;
   esac
 done < <(find src tools tests kernels -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')

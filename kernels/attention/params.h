@@ -87,6 +87,7 @@ struct AttentionBwdParams {
   std::int64_t out_stride = 0, dout_stride = 0;
   std::int64_t dq_stride = 0, dk_stride = 0, dv_stride = 0;
   int query_rows = 0;  // nq
+  int key_rows = 0;    // nk, for the copy engine's bounds (sm_90a path)
   int heads = 0, kv_heads = 0, head_dim = 0, value_dim = 0;
   float scale = 1.0f;
   AttentionMask mask;

@@ -1,6 +1,7 @@
 // Copies: contiguous in groups of 16 bytes, transposes through 32 x 32 tiles of shared memory (padded
 // rows, so that neither side meets a bank twice), everything else element by element.
-// Roofline: memory, one read and one write per element. An estimate, unmeasured.
+// Roofline: memory, one read and one write per element; 100M bf16 take 0.08 ms at 4.8 TB/s. An
+//   estimate, unmeasured.
 #include "kernels/elementwise/copy.h"
 
 #include "kernels/elementwise/map.h"

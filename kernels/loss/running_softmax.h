@@ -32,9 +32,12 @@ struct RunningSoftmax {
     top = all;
   }
 
-  __device__ float log_sum(float* scratch) {
-    combine(scratch);
-    return top + logf(sum);
+  /// Takes in the maximum and sum of other columns.
+  __device__ void merge(float other_top, float other_sum) {
+    const float all = fmaxf(top, other_top);
+    sum = (sum == 0.0f ? 0.0f : sum * expf(top - all)) +
+          (other_sum == 0.0f ? 0.0f : other_sum * expf(other_top - all));
+    top = all;
   }
 };
 

@@ -50,7 +50,7 @@ LH_BACKENDS(
     void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
                            const AttentionPlan& plan, Tensor& out, Tensor& lse);
     /// Gradients from the saved out and lse (recomputation of the scores by tiles).
-    /// dq like q, dk and dv like k and v, all written. Deterministic.
+    /// dq like q, dk and dv like k and v, all written; segments may share keys. Deterministic.
     void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                             const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,
                             Tensor& dq, Tensor& dk, Tensor& dv);)

@@ -1,52 +1,76 @@
 #include "ops/linear_cross_entropy.h"
 
-#include "backend/elementwise.h"
+#include <algorithm>
+
 #include "backend/loss.h"
-#include "backend/reduce.h"
+#include "ops/head_loss.h"
 
 namespace lh {
+namespace {
+
+/// Tokens [begin, end) with their logits whole.
+void whole_rows(const Tensor& x, const Tensor& w, const Tensor& targets, double logit_scale,
+                TokenGradients& gradients, Tensor& losses) {
+  Tensor logits = head_logits(x, w);
+  Tensor* d_logits = gradients.d_logits(logits);
+  LH_DISPATCH(x.device(), "linear_cross_entropy",
+              cross_entropy(logits, targets, logit_scale, losses, d_logits));
+  gradients.add(w, 0, logits);
+}
+
+/// The same a chunk of the vocabulary at a time.
+void chunked_rows(const Tensor& x, const Tensor& w, const Tensor& targets, double logit_scale,
+                  int64_t columns, TokenGradients& gradients, bool history, Tensor& losses) {
+  const int64_t vocab = w.size(0);
+  Tensor statistics = Tensor::empty({3, x.size(0)}, losses.dtype(), x.device());
+  const auto each_chunk = [&](auto&& function) {
+    for (int64_t first = 0; first < vocab; first += columns) {
+      Tensor logits = head_logits(x, w.slice(0, first, std::min(vocab, first + columns)));
+      function(VocabularyChunk{first, vocab}, logits);
+    }
+  };
+  each_chunk([&](const VocabularyChunk& chunk, Tensor& logits) {
+    LH_DISPATCH(x.device(), "linear_cross_entropy",
+                softmax_statistics(logits, chunk, targets, logit_scale, statistics));
+  });
+  LH_DISPATCH(x.device(), "linear_cross_entropy",
+              cross_entropy_losses(statistics, targets, losses));
+  if (!history) return;
+  each_chunk([&](const VocabularyChunk& chunk, Tensor& logits) {
+    Tensor& d_logits = *gradients.d_logits(logits);
+    LH_DISPATCH(x.device(), "linear_cross_entropy",
+                cross_entropy_gradient(logits, chunk, targets, logit_scale, statistics, d_logits));
+    gradients.add(w, chunk.first, logits);
+  });
+}
+
+}  // namespace
 
 LinearCrossEntropy linear_cross_entropy(const Variable& x, const Variable& weight,
-                                        const Tensor& targets, double logit_scale) {
-  if (x.value().rank() != 2 || weight.value().rank() != 2 || x.size(1) != weight.size(1))
-    fail<ShapeError>("[linear_cross_entropy] expected x [n, d] and weight [vocab, d], got {} and {}",
-                     x.value().str(), weight.value().str());
-  check_shape(targets, {x.size(0)}, "linear_cross_entropy", "targets");
-  check_dtype(targets, DType::kI32, "linear_cross_entropy", "targets");
-  const DType wide = x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
-  const Device device = x.device();
+                                        const Tensor& targets, double logit_scale,
+                                        std::optional<HeadChunks> chunks) {
+  check_head(x, weight, targets, "linear_cross_entropy");
   const bool history = will_record({x, weight});
-
-  LinearCrossEntropyOptions options;
-  options.logit_scale = logit_scale;
-  LinearCrossEntropy result;
-  result.losses = Tensor::empty({x.size(0)}, wide, device);
-  Tensor dx, dw;
-  if (history) {
-    dx = Tensor::empty_like(x.value());
-    dw = Tensor::zeros(weight.shape(), wide, device);
+  const int64_t rows = x.size(0), vocab = weight.size(0);
+  if (!chunks)
+    chunks = head_chunks(rows, vocab, x.dtype() == DType::kBF16 ? 6 : 4, x.device());
+  HeadGradients gradients =
+      history ? HeadGradients::of(x.value(), weight.value()) : HeadGradients{};
+  Tensor losses = Tensor::empty({rows}, sum_dtype(x.dtype()), x.device());
+  const bool whole = chunks->whole_vocabulary(vocab);
+  for (int64_t begin = 0; begin < rows; begin += chunks->tokens) {
+    const int64_t end = std::min(rows, begin + chunks->tokens);
+    TokenGradients part(gradients, x.value(), begin, end, !whole);
+    const Tensor tokens = x.value().slice(0, begin, end), wanted = targets.slice(0, begin, end);
+    Tensor losses_part = losses.slice(0, begin, end);
+    if (whole)
+      whole_rows(tokens, weight.value(), wanted, logit_scale, part, losses_part);
+    else
+      chunked_rows(tokens, weight.value(), wanted, logit_scale, chunks->columns, part, history,
+                   losses_part);
+    part.finish();
   }
-  LH_DISPATCH(device, "linear_cross_entropy",
-              linear_cross_entropy(x.value(), weight.value(), targets, options, result.losses,
-                                   history ? &dx : nullptr, history ? &dw : nullptr));
-  Tensor total = Tensor::empty({1}, DType::kF64, device);
-  LH_DISPATCH(device, "linear_cross_entropy", sum(result.losses, total, false));
-  Tensor loss = Tensor::empty({1}, wide, device);
-  LH_DISPATCH(device, "linear_cross_entropy", copy(total, loss));
-
-  result.loss_sum =
-      record("linear_cross_entropy", {x, weight}, loss, [dx, dw](Gradients& gradients) mutable {
-        const Tensor& upstream = gradients.output();
-        if (gradients.wants(0)) {
-          LH_DISPATCH(dx.device(), "linear_cross_entropy", scale_by(dx, upstream, dx, false));
-          gradients.add(0, std::move(dx));
-        }
-        if (gradients.wants(1)) {
-          Tensor sum = gradients.accumulator(1);
-          LH_DISPATCH(dw.device(), "linear_cross_entropy", scale_by(dw, upstream, sum, true));
-        }
-      });
-  return result;
+  return {record_head_loss("linear_cross_entropy", x, weight, losses, std::move(gradients)), losses};
 }
 
 }  // namespace lh

@@ -359,10 +359,17 @@ TEST_CASE("attention refuses operands that do not fit with a message that names 
   outside.segments[1].key_begin = 15;
   CHECK_THROWS_WITH_AS(cpu::attention_forward(t.q, t.k, t.v, outside, t.out, t.lse),
                        doctest::Contains("keys"), ShapeError);
-  AttentionPlan shared = c.plan;
-  shared.segments[1].key_begin = 0;
-  CHECK_NOTHROW(cpu::attention_forward(t.q, t.k, t.v, shared, t.out, t.lse));
-  CHECK_THROWS_WITH_AS(
-      cpu::attention_backward(t.q, t.k, t.v, t.out, t.lse, t.d_out, shared, t.dq, t.dk, t.dv),
-      doctest::Contains("keys"), ShapeError);
+}
+
+TEST_CASE("attention whose segments share keys matches the definition") {
+  for (const DType dtype : kDTypes) {
+    for (const AttentionMask mask : {AttentionMask{0, 0}, AttentionMask{50, 3}}) {
+      AttentionCase c = packed_case({1}, 4, 2, 32, 32, mask);
+      c.query_rows = 90;
+      c.key_rows = 260;
+      // A process of a context-parallel group: two pieces of one document and one of another.
+      c.plan.segments = {{0, 40, 10, 90, 50}, {40, 30, 10, 180, 150}, {70, 20, 190, 70, 50}};
+      check_case(c, dtype);
+    }
+  }
 }

@@ -4,9 +4,9 @@
 #include <doctest/doctest.h>
 
 #include "backend/attention.h"
+#include "backend/cuda/attention_decode.h"
 #include "backend/elementwise.h"
 #include "backend/embedding.h"
-#include "backend/loss.h"
 #include "backend/matmul.h"
 #include "backend/norm.h"
 #include "backend/optim.h"
@@ -193,19 +193,6 @@ TEST_CASE("cuda rope embedding and loss equal the CPU's") {
                       {false, true}};
     lookup.LH_BOTH(dtype, 2e-5, (embedding_forward(in[0], in[1], 2, out[0]),
                                  embedding_backward(in[1], in[2], 2, out[1])));
-    Tensor targets = random_ids({37}, 50, 10);
-    targets.data<int32_t>()[3] = -1;
-    for (const int64_t chunk : {0, 16}) {
-      LinearCrossEntropyOptions options;
-      options.logit_scale = 0.5;
-      options.grad_scale = 0.25;
-      options.chunk_tokens = chunk;
-      const Case loss{{normal({37, 24}, 11), normal({50, 24}, 12), targets},
-                      {normal({37}, 13), normal({37, 24}, 14), normal({50, 24}, 15)},
-                      {true, false, true}};
-      loss.LH_BOTH(dtype, 2e-5,
-                   linear_cross_entropy(in[0], in[1], in[2], options, out[0], &out[1], &out[2]));
-    }
   }
 }
 
@@ -218,7 +205,7 @@ TEST_CASE("cuda attention equals the CPU's over packed documents windows sinks a
   AttentionPlan cached;  // two new queries after 69 keys; rows outside every segment are 0
   cached.segments = {{3, 2, 0, 71, 69}};
   for (const DType dtype : kTypes)
-    for (const int64_t d : {16, 64, 128})
+    for (const int64_t d : {16, 64, 96, 128})
       for (AttentionPlan* plan : {&packed, &windowed, &cached}) {
         CAPTURE(d);
         plan->scale = 1 / std::sqrt(static_cast<double>(d));
@@ -232,6 +219,36 @@ TEST_CASE("cuda attention equals the CPU's over packed documents windows sinks a
                           (attention_forward(in[0], in[1], in[2], *plan, out[0], out[1]),
                            attention_backward(in[0], in[1], in[2], out[0], out[1], in[3], *plan,
                                               out[2], out[3], out[4])));
+      }
+}
+
+TEST_CASE("cuda attention of few new tokens runs the decoding kernel and equals the CPU's") {
+  if (no_device()) return;
+  AttentionPlan plans[4];
+  plans[0].segments = {{0, 1, 0, 1000, 999}};  // one sequence: its keys are split
+  // A batch: lengths from 0, an unused place, several tokens, queries before all keys.
+  plans[1].segments = {{0, 1, 0, 700, 699}, {1, 4, 700, 90, 86},  {5, 0, 790, 10, 0},
+                       {5, 1, 790, 0, -1},  {7, 8, 790, 200, 192}, {15, 2, 990, 10, -3}};
+  plans[2].segments = plans[1].segments;
+  plans[2].mask = {100, 3};
+  plans[3].segments = {{0, 9, 0, 1000, 991}};
+  for (int i = 0; i < 3; ++i) CHECK(cuda::is_decoding(plans[i]));
+  CHECK(!cuda::is_decoding(plans[3]));  // longer runs are tiles of queries
+  CHECK(!cuda::is_decoding(AttentionPlan{}));
+  for (const DType dtype : kTypes)
+    for (const int64_t d : {64, 128})
+      for (AttentionPlan& plan : plans) {
+        CAPTURE(d);
+        plan.scale = 1 / std::sqrt(static_cast<double>(d));
+        plan.backend_state = nullptr;
+        for (const int64_t kv_heads : {1, 2, 6}) {
+          const Shape qs{18, 6, d}, ks{1000, kv_heads, d};
+          const Case attention{{normal(qs, 1), normal(ks, 2), normal(ks, 3)},
+                               {normal(qs, 5), normal({18, 6}, 6)},
+                               {false, true}};
+          attention.LH_BOTH(dtype, dtype == DType::kBF16 ? 4e-3 : 2e-5,
+                            (attention_forward(in[0], in[1], in[2], plan, out[0], out[1])));
+        }
       }
 }
 
@@ -288,7 +305,7 @@ TEST_CASE("cuda operations refuse what they do not support with the op and both 
   };
   Tensor wide = Tensor::empty({4}, DType::kF64, kGpu), out = Tensor::empty({4}, DType::kF32, kGpu);
   CHECK(message([&] { cuda::scale(wide, 1, wide); }) ==
-        "[scale] the CUDA backend computes in f32 and bf16, got f64");
+        "[scale] expected f32 or bf16, which the CUDA backend computes in, got f64");
   Tensor host = Tensor::empty({4}, DType::kF32);
   const std::string mixed = message([&] { cuda::add_scaled(host, 1, out, 1, out); });
   CHECK(mixed.find("[add_scaled] all must be on one device") == 0);

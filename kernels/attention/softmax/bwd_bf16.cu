@@ -14,6 +14,7 @@
 // Roofline, an unmeasured estimate: 14 d flops per visible pair, bound by tensor cores and shared memory
 //   as the forward pass; 8 documents of 8192 tokens, 32 heads of 128: 15.4 TFLOP, 50 ms at 310 TFLOP/s.
 #include "kernels/attention/softmax/dispatch.h"
+#include "kernels/attention/softmax/query_walk.h"
 #include "kernels/attention/softmax/tile.cuh"
 
 namespace lh::kernels {
@@ -120,44 +121,6 @@ __global__ void __launch_bounds__(kThreads)
   store_rows<kD>(q_tile, warp_row, 16, p.dq + row_begin * p.dq_stride + head * p.head_dim,
                  p.dq_stride, rows, p.head_dim);
 }
-
-/// Walks the query tiles that see a key tile: segments, in each the heads of the group, in each the
-/// tiles.
-struct QueryWalk {
-  const AttentionSchedule* schedule;
-  const AttentionMask* mask;
-  AttentionKeyTile work;
-  int head_begin, head_end, step;
-
-  int item = 0, head = 0, begin = 0;
-  AttentionSegment segment = {};
-  QueryRange range = {};
-
-  __device__ void start() { enter(0); }
-  __device__ bool done() const { return item >= work.segments_count; }
-  __device__ int key_position() const { return work.first - segment.key_begin; }
-  __device__ int rows() const { return imin(step, range.end - begin); }
-
-  __device__ void next() {
-    begin += step;
-    if (begin < range.end) return;
-    begin = range.begin;
-    if (++head < head_end) return;
-    enter(item + 1);
-  }
-
- private:
-  /// To the first segment from `i` on with a query that sees a key.
-  __device__ void enter(int i) {
-    for (item = i; item < work.segments_count; ++item) {
-      segment = schedule->segments[schedule->key_segments[work.segments_begin + item]];
-      range = query_range(*mask, segment, key_position(), key_position() + work.count);
-      head = head_begin;
-      begin = range.begin;
-      if (range.begin < range.end) return;
-    }
-  }
-};
 
 enum class Gradients { kBoth, kKeys, kValues };
 

@@ -3,7 +3,8 @@
 //   With probabilities p: ds_ij = p_ij (dout_i v_j - sum_j p_ij dout_i v_j), and the sum is dout_i out_i;
 //   a gradient of lse_i adds p_ij dlse_i.
 // Tiling: a warp per (query, head). Numerics: fp32. Determinism: bitwise.
-// Roofline: memory, out and dout are read once. An estimate, unmeasured.
+// Roofline: memory, out and dout are read once; 65536 tokens x 32 heads x 128 bf16 take 0.22 ms at
+//   4.8 TB/s. An estimate, unmeasured.
 #include "kernels/attention/softmax/dispatch.h"
 
 namespace lh::kernels::softmax {

@@ -25,13 +25,14 @@ XPU_HD int chunk_offset(int row, int chunk) {
   return row * kD + (chunk ^ flip) * 8;
 }
 
-/// Starts copying rows [0, rows) of d elements; the rest of the kRows x kD tile becomes zero.
-template <int kRows, int kD>
+/// Starts copying rows [0, rows) of d elements; the rest of the kRows x kD tile becomes zero. The
+/// block does it, or with kLanes = 32 one warp.
+template <int kRows, int kD, int kLanes = kThreads>
 __device__ inline void load_tile(bf16* tile, const bf16* global, std::int64_t stride, int rows,
                                  int d) {
   constexpr int kChunks = kD / 8;
 #pragma unroll
-  for (int i = threadIdx.x; i < kRows * kChunks; i += kThreads) {
+  for (int i = threadIdx.x % kLanes; i < kRows * kChunks; i += kLanes) {
     const int row = i / kChunks, chunk = i % kChunks;
     const bool valid = row < rows && chunk * 8 < d;
     xpu::copy_async<16>(tile + chunk_offset<kD>(row, chunk),

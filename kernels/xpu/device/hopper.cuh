@@ -93,9 +93,10 @@ __device__ __forceinline__ void registers_shrink_to() {
 #endif
 }
 
-/// Map of a row-major matrix of 2- or 4-byte elements with 128-byte swizzle: 16-byte chunk c of a
-/// box row r lies at chunk c ^ (r % 8). Box rows are 128 bytes or less; `base` and row_bytes are
-/// multiples of 16; shared tiles are 1024-byte aligned.
+/// Map of a row-major matrix of 2- or 4-byte elements whose boxes lie swizzled in shared memory, as
+/// wgmma reads them: with box rows of 128 bytes, 16-byte chunk c of row r lies at chunk
+/// c ^ (r % 8); with 64 bytes, at c ^ (r / 2 % 4). `base` and row_bytes are multiples of 16; shared
+/// tiles are aligned to 8 box rows.
 inline TensorMap make_tensor_map(const void* base, int element_bytes, long rows, long columns,
                                  long row_bytes, int box_rows, int box_columns) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
@@ -118,12 +119,18 @@ inline TensorMap make_tensor_map(const void* base, int element_bytes, long rows,
   const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns),
                              static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[2] = {1, 1};
+  if (box_columns * element_bytes != 128 && box_columns * element_bytes != 64) {
+    throw Error("make_tensor_map: box rows have 64 or 128 bytes, got " +
+                std::to_string(box_columns * element_bytes));
+  }
+  const auto swizzle = box_columns * element_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B
+                                                          : CU_TENSOR_MAP_SWIZZLE_64B;
   const auto type = element_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                        : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
   const CUresult result =
       encode(&map, type, 2, const_cast<void*>(base), sizes, strides, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+             CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw Error("make_tensor_map: refused with code " + std::to_string(result));
   }

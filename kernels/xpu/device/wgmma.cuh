@@ -5,20 +5,25 @@
 
 namespace xpu {
 
-/// How an operand tile lies in shared memory, always with 128-byte swizzle as TMA writes it:
-/// kInner: rows of 64 contiguous elements along K (a row per m or n);
-/// kOuter: rows of 64 contiguous elements along M or N (a row per k), the transposed operand.
+/// How an operand tile lies in shared memory, always swizzled as TMA writes it, in rows of 64
+/// elements (128 bytes) or 32 (64 bytes):
+/// kInner: a row is contiguous along K (a row per m or n);
+/// kOuter: a row is contiguous along M or N (a row per k), the transposed operand.
 enum Major { kInner = 0, kOuter = 1 };
 
-/// Descriptor of an operand that starts at `tile`. kInner: `stride` is the distance in bytes of
-/// groups of 8 rows (1024 for a dense tile), `lead` is unused. kOuter: `stride` is the distance of
-/// groups of 8 k, `lead` that of groups of 64 m or n. Within a kInner tile, step 16 of K is
-/// `tile + 16`, at most 64; the tile itself is 1024-byte aligned.
-__device__ __forceinline__ std::uint64_t wgmma_operand(const bf16* tile, int stride = 1024,
+/// Descriptor of an operand that starts at `tile`, with rows of kRowBytes. kInner: `stride` is the
+/// distance in bytes of groups of 8 rows (as by default in a dense tile), `lead` is unused. kOuter:
+/// `stride` is the distance of groups of 8 k, `lead` that of the next kRowBytes of m or n. Within a
+/// kInner tile, step 16 of K is `tile + 16`, up to the row's end; the tile itself is aligned to 8
+/// rows.
+template <int kRowBytes = 128>
+__device__ __forceinline__ std::uint64_t wgmma_operand(const bf16* tile, int stride = 8 * kRowBytes,
                                                        int lead = 16) {
+  static_assert(kRowBytes == 128 || kRowBytes == 64);
   return static_cast<std::uint64_t>((shared_address(tile) & 0x3ffff) >> 4) |
          static_cast<std::uint64_t>(lead >> 4) << 16 |
-         static_cast<std::uint64_t>(stride >> 4) << 32 | std::uint64_t{1} << 62;
+         static_cast<std::uint64_t>(stride >> 4) << 32 |
+         std::uint64_t{kRowBytes == 128 ? 1 : 2} << 62;
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -44,13 +49,14 @@ __device__ __forceinline__ void wgmma_wait() {
 #define XPU_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define XPU_D8(i) XPU_D4(i), XPU_D4(i + 4)
 
-/// d = a b (+ d), 64xN = 64x16 16xN, N of 64, 128, 256, by the four warps of a warpgroup. Thread t
+/// d = a b (+ d), 64xN = 64x16 16xN, N of 64, 96, 128, 256, by the four warps of a warpgroup. Thread t
 /// holds in d[4 j + 2 i + c] row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + c.
 template <Major kMajorA = kInner, Major kMajorB = kInner, int kAccumulators>
 __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], std::uint64_t a, std::uint64_t b,
                                       bool accumulate_) {
   const int accumulate = accumulate_;
-  static_assert(kAccumulators == 32 || kAccumulators == 64 || kAccumulators == 128);
+  static_assert(kAccumulators == 32 || kAccumulators == 48 || kAccumulators == 64 ||
+                kAccumulators == 128);
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   if constexpr (kAccumulators == 32) {
     asm volatile(
@@ -61,6 +67,17 @@ __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], std::uint64_t a
       "%30, %31}, "
       "%32, %33, p, 1, 1, %35, %36;\n}"
       : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24)
+      : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorA)), "n"(static_cast<int>(kMajorB)));
+  } else if constexpr (kAccumulators == 48) {
+    asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "
+      "%30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, "
+      "%44, %45, %46, %47}, "
+      "%48, %49, p, 1, 1, %51, %52;\n}"
+      : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24), XPU_D8(32), XPU_D8(40)
       : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorA)), "n"(static_cast<int>(kMajorB)));
   } else if constexpr (kAccumulators == 64) {
     asm volatile(
@@ -106,7 +123,8 @@ template <Major kMajorB = kInner, int kAccumulators>
 __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], const std::uint32_t (&a)[4],
                                       std::uint64_t b, bool accumulate_) {
   const int accumulate = accumulate_;
-  static_assert(kAccumulators == 32 || kAccumulators == 64 || kAccumulators == 128);
+  static_assert(kAccumulators == 32 || kAccumulators == 48 || kAccumulators == 64 ||
+                kAccumulators == 128);
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   if constexpr (kAccumulators == 32) {
     asm volatile(
@@ -117,6 +135,17 @@ __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], const std::uint
       "%30, %31}, "
       "{%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
       : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorB)));
+  } else if constexpr (kAccumulators == 48) {
+    asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %53, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "
+      "%30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, "
+      "%44, %45, %46, %47}, "
+      "{%48, %49, %50, %51}, %52, p, 1, 1, %54;\n}"
+      : XPU_D8(0), XPU_D8(8), XPU_D8(16), XPU_D8(24), XPU_D8(32), XPU_D8(40)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorB)));
   } else if constexpr (kAccumulators == 64) {
     asm volatile(

@@ -72,10 +72,11 @@ void walk(const TensorMap& map, int x, int y, char* shared, const Piece& piece) 
   const int chunk = 16 / map.element_bytes;
   for (int r = 0; r < map.box_rows; ++r) {
     for (int c = 0; c < map.box_columns; c += chunk) {
-      // The swizzle XORs bits 4-6 of the shared address with bits 7-9.
+      // The swizzle of rows of 128 bytes XORs bits 4-6 of the shared address with bits 7-9; that of
+      // 64 bytes, bits 4-5 with bits 7-8.
       auto address = reinterpret_cast<std::uintptr_t>(shared) + r * row_bytes +
                      c * map.element_bytes;
-      address ^= (address >> 7 & 7) << 4;
+      address ^= (address >> 7 & (row_bytes / 16 - 1)) << 4;
       const long row = static_cast<long>(y) + r, column = static_cast<long>(x) + c;
       int inside = 0;  // leading elements of the chunk within the tensor; x may be negative
       int skip = 0;
@@ -94,7 +95,7 @@ void walk(const TensorMap& map, int x, int y, char* shared, const Piece& piece) 
 
 void check_box(const TensorMap& map, const void* shared, const char* what, Where where) {
   const int bytes = map.box_rows * map.box_columns * map.element_bytes;
-  shared_address(shared, bytes, 1024, what, where);
+  shared_address(shared, bytes, 8 * map.box_columns * map.element_bytes, what, where);
 }
 
 void perform(const Store& s) {
@@ -144,12 +145,10 @@ TensorMap make_tensor_map(const void* base, int element_bytes, long rows, long c
     refuse("row_bytes is not a multiple of 16 or shorter than a row");
   }
   if (rows < 1 || columns < 1) refuse("the matrix is empty");
-  if (box_rows < 1 || box_rows > 256 || box_columns < 1 || box_columns * element_bytes > 128 ||
-      box_columns * element_bytes % 16) {
-    refuse("a box has 1 to 256 rows of 16, 32, ... 128 bytes");
+  const int box_bytes = box_columns * element_bytes;
+  if (box_rows < 1 || box_rows > 256 || (box_bytes != 128 && box_bytes != 64)) {
+    refuse("a box has 1 to 256 rows of 64 or 128 bytes");
   }
-  // Shorter rows would be packed closer than the swizzle's 128-byte rows.
-  if (box_columns * element_bytes != 128) refuse("with 128-byte swizzle box rows have 128 bytes");
   return {static_cast<char*>(const_cast<void*>(base)), rows, columns, row_bytes, element_bytes,
           box_rows, box_columns};
 }

@@ -102,6 +102,12 @@ void run_deferred(Machine& m, std::size_t index) {
   }
 }
 
+/// Copies may overtake each other: in reverse order the newest is the first.
+std::size_t first_to_finish(Machine& m) {
+  if (m.mode.async == Async::kRandom) return m.random() % m.deferred.size();
+  return m.mode.order == Order::kReverse ? m.deferred.size() - 1 : 0;
+}
+
 std::string deadlock_report(const Machine& m) {
   std::map<std::string, std::vector<int>> waits;
   for (int i = 0; i < m.count; ++i) {
@@ -154,7 +160,7 @@ void schedule(Machine& m) {
     const int next = pick(m);
     if (next < 0) {
       if (!m.deferred.empty() && m.alive > 0) {
-        run_deferred(m, m.mode.async == Async::kRandom ? m.random() % m.deferred.size() : 0);
+        run_deferred(m, first_to_finish(m));
         continue;
       }
       if (m.alive > 0) {

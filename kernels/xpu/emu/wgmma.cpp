@@ -49,16 +49,20 @@ float value_of(bf16 x) { return to_float(x); }
 /// Reads 16 k of `count` rows (m or n) through a descriptor, as the tensor core would.
 void read_operand(std::uint64_t descriptor, bool outer, int count, float (*out)[16], Where where,
                   bool for_race) {
-  if (descriptor >> 62 != 1) fail(where, "wgmma: operands use the 128-byte swizzle");
+  const int layout = static_cast<int>(descriptor >> 62);
+  if (layout != 1 && layout != 2) {
+    fail(where, "wgmma: operands have swizzled rows of 64 or 128 bytes");
+  }
+  const int row_bytes = layout == 1 ? 128 : 64, row_chunks = row_bytes / 16;
   const auto start = static_cast<std::uint32_t>(descriptor & 0x3fff) << 4;
   const auto lead = static_cast<std::uint32_t>(descriptor >> 16 & 0x3fff) << 4;
   const auto stride = static_cast<std::uint32_t>(descriptor >> 32 & 0x3fff) << 4;
   const int rows = outer ? 16 : count, chunks = outer ? count / 8 : 2;
   for (int r = 0; r < rows; ++r) {
     for (int c = 0; c < chunks; ++c) {
-      std::uint32_t address = start + r / 8 * stride + r % 8 * 128;
-      address += outer ? c / 8 * lead + c % 8 * 16 : c * 16;
-      address ^= (address >> 7 & 7) << 4;
+      std::uint32_t address = start + r / 8 * stride + r % 8 * row_bytes;
+      address += outer ? c / row_chunks * lead + c % row_chunks * 16 : c * 16;
+      address ^= (address >> 7 & (row_chunks - 1)) << 4;
       const char* p = shared_pointer(address, 16, "wgmma", where);
       if (for_race) race::access(self(), p, 16, false, where, true);
       bf16 x[8];
@@ -211,16 +215,17 @@ void wgmma_wait(int pending, Where where) {
   collective("wgmma_wait", ~0u, &args, wait_for_groups, where, true);
 }
 
-}  // namespace emu
-
-using namespace emu;
-
-std::uint64_t wgmma_operand(const bf16* tile, int stride, int lead, Where where) {
+std::uint64_t wgmma_operand(const bf16* tile, int row_bytes, int stride, int lead, Where where) {
   const std::uint32_t address = shared_address(tile, 16, 16, "wgmma_operand", where);
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) |
          static_cast<std::uint64_t>(lead >> 4) << 16 |
-         static_cast<std::uint64_t>(stride >> 4) << 32 | std::uint64_t{1} << 62;
+         static_cast<std::uint64_t>(stride >> 4) << 32 |
+         std::uint64_t{row_bytes == 128 ? 1u : 2u} << 62;
 }
+
+}  // namespace emu
+
+using namespace emu;
 
 void wgmma_fence(Where where) {
   collective(

@@ -17,13 +17,13 @@ void gemv(const Tensor& x, const Tensor& w, Tensor& y) {
   check_rank(w, 2, "gemv", "w");
   const int64_t rows = x.size(0), k = x.size(1), n = w.size(0);
   if (w.size(1) != k || w.dtype() != x.dtype())
-    fail<ShapeError>("[gemv] x {} and w {} do not fit: expected [r, k] and [n, k] of one dtype",
+    fail<ShapeError>("[gemv] expected x [r, k] and w [n, k] of one dtype, got {} and {}",
                      x.str(), w.str());
   check_shape(y, {rows, n}, "gemv", "y");
   check_dtype(y, x.dtype(), "gemv", "y");
   check_contiguous(y, "gemv", "y");
   if (x.dtype() == DType::kF64) return gemm(x, false, w, true, y, false);
-  LH_CHECK(k == 0 || w.strides()[1] == 1, "[gemv] w: inner stride must be 1");
+  LH_CHECK(k == 0 || w.strides()[1] == 1, "[gemv] w: expected inner stride 1, got strides {}", w.strides().str());
   Tensor wide_x = x;
   if (x.dtype() != DType::kF32 || !x.is_contiguous()) {
     wide_x = Tensor::empty(x.shape(), DType::kF32);

@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "backend/attention_operands.h"
+#include "backend/cuda/attention_decode.h"
 #include "backend/cuda/attention_schedule.h"
 #include "backend/cuda/kernel_call.h"
 #include "backend/elementwise.h"
@@ -14,7 +16,6 @@ namespace {
 
 /// Row stride of [rows, heads, d] whose inner two dimensions are contiguous.
 int64_t row_stride(const Tensor& t, std::string_view name) {
-  check_rank(t, 3, "attention", name);
   return row_view(t, 1, "attention", name).stride;
 }
 
@@ -33,44 +34,46 @@ void set_sizes(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
   p.mask = mask_of(plan);
 }
 
-/// Rows outside every segment are not written by the kernels.
-bool covers(const AttentionPlan& plan, int64_t query_rows, int64_t key_rows) {
-  int64_t queries = 0, keys = 0;
-  for (const AttentionSegment& s : plan.segments) {
-    queries += s.query_length;
-    keys += s.key_length;
-  }
-  return queries == query_rows && keys >= key_rows;
+/// What the forward kernels, for training and for decoding, name alike.
+template <typename T, typename Params>
+void set_forward(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const AttentionPlan& plan, Tensor& out, Tensor& lse) {
+  set_sizes(p, q, k, v, plan);
+  p.q = pointer<T>(q);
+  p.k = pointer<T>(k);
+  p.v = pointer<T>(v);
+  p.out = pointer<T>(out);
+  p.lse = pointer<float>(lse);
+  p.q_stride = row_stride(q, "q");
+  p.k_stride = row_stride(k, "k");
+  p.v_stride = row_stride(v, "v");
+  p.out_stride = row_stride(out, "out");
 }
 
 }  // namespace
 
 void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
                        const AttentionPlan& plan, Tensor& out, Tensor& lse) {
-  check_dtype(k, q.dtype(), "attention", "k");
-  check_dtype(v, q.dtype(), "attention", "v");
-  check_dtype(out, q.dtype(), "attention", "out");
-  check_sum(lse, {q.size(0), q.size(1)}, q.dtype(), "attention", "lse");
-  if (!covers(plan, q.size(0), 0)) {
+  check_attention(q, k, v, plan, out, lse, "attention");
+  // The kernels do not write rows outside every segment.
+  if (!cover(query_intervals(plan), q.size(0))) {
     gpu::fill_bytes(out.device(), out.raw(), 0, out.bytes());
     Tensor minus_infinity = lse;
     fill(minus_infinity, -INFINITY);
   }
   dispatch_kernel(q.dtype(), "attention", [&]<typename T>() {
+    if (is_decoding(plan)) {
+      kernels::AttentionDecodeParams<kernel_t<T>> p;
+      set_forward<T>(p, q, k, v, plan, out, lse);
+      call("attention", {&q, &k, &v, &out, &lse},
+           [&](gpu::Stream stream) { decode(p, plan, q.device(), stream); });
+      return;
+    }
     kernels::AttentionFwdParams<kernel_t<T>> p;
-    set_sizes(p, q, k, v, plan);
-    p.q = pointer<T>(q);
-    p.k = pointer<T>(k);
-    p.v = pointer<T>(v);
-    p.out = pointer<T>(out);
-    p.lse = pointer<float>(lse);
-    p.q_stride = row_stride(q, "q");
-    p.k_stride = row_stride(k, "k");
-    p.v_stride = row_stride(v, "v");
-    p.out_stride = row_stride(out, "out");
+    set_forward<T>(p, q, k, v, plan, out, lse);
     p.query_rows = rows_of(q, "query rows");
     p.key_rows = rows_of(k, "key rows");
-    call("attention", {&q, &k, &v, &out}, [&](gpu::Stream stream) {
+    call("attention", {&q, &k, &v, &out, &lse}, [&](gpu::Stream stream) {
       if constexpr (std::is_same_v<T, bf16>) {
         if (gpu::capability(q.device()) == 90 && kernels::attention_fwd_sm90_supported(p)) {
           p.schedule = schedule_of(plan, kernels::kAttentionFwdSm90Tile, 0, q.device()).view;
@@ -87,12 +90,17 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
 void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                         const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,
                         Tensor& dq, Tensor& dk, Tensor& dv) {
+  check_attention(q, k, v, plan, out, lse, "attention_backward");
+  check_attention(dq, dk, dv, plan, d_out, lse, "attention_backward");
   check_like(d_out, out, "attention_backward", "d_out");
   check_like(dq, q, "attention_backward", "dq");
   check_like(dk, k, "attention_backward", "dk");
   check_like(dv, v, "attention_backward", "dv");
-  for (Tensor* gradient : {&dq, &dk, &dv})
-    if (!covers(plan, q.size(0), k.size(0))) fill(*gradient, 0);
+  if (!cover(query_intervals(plan), q.size(0))) fill(dq, 0);
+  if (!cover(key_intervals(plan), k.size(0))) {
+    fill(dk, 0);
+    fill(dv, 0);
+  }
   dispatch_kernel(q.dtype(), "attention_backward", [&]<typename T>() {
     kernels::AttentionBwdParams<kernel_t<T>> p;
     set_sizes(p, q, k, v, plan);
@@ -114,14 +122,22 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
     p.dk_stride = row_stride(dk, "dk");
     p.dv_stride = row_stride(dv, "dv");
     p.query_rows = rows_of(q, "query rows");
+    p.key_rows = rows_of(k, "key rows");
     const Tensor stats =
         workspace(kernels::attention_bwd_workspace(p.query_rows, p.heads) * sizeof(float),
                   q.device());
     p.stats = reinterpret_cast<float*>(stats.raw());
-    call("attention_backward", {&q, &k, &v, &d_out}, [&](gpu::Stream stream) {
+    call("attention_backward", {&q, &k, &v, &out, &lse, &d_out, &dq, &dk, &dv}, [&](gpu::Stream stream) {
+      kernels::attention_bwd_prepare(p, stream);
+      if constexpr (std::is_same_v<T, bf16>) {
+        if (gpu::capability(q.device()) == 90 && kernels::attention_bwd_sm90_supported(p)) {
+          p.schedule = schedule_of(plan, kernels::kAttentionBwdSm90QueryTile,
+                                   kernels::kAttentionBwdSm90KeyTile, q.device()).view;
+          return kernels::attention_bwd_sm90(p, stream);
+        }
+      }
       const auto tiles = kernels::attention_tiles<kernel_t<T>>(p.head_dim, p.value_dim);
       p.schedule = schedule_of(plan, tiles.bwd_dq, tiles.bwd_dkv, q.device()).view;
-      kernels::attention_bwd_prepare(p, stream);
       kernels::attention_bwd(p, stream);
     });
   });

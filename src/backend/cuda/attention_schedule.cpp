@@ -9,7 +9,7 @@
 namespace lh::cuda {
 namespace {
 
-/// By query tile rows and key tile rows (0: no pass over keys).
+/// By query tile rows and key tile rows.
 struct Schedules : BackendState {
   std::map<std::pair<int, int>, DeviceSchedule> made;
 };
@@ -19,21 +19,22 @@ Tensor upload(const std::vector<T>& values, Device device) {
   return device_copy(values.data(), values.size(), device);
 }
 
+int narrow_offset(int64_t offset) {
+  if (offset < INT32_MIN || offset > INT32_MAX)
+    fail<ShapeError>("[attention] query_offset = {} is more than a kernel takes", offset);
+  return static_cast<int>(offset);
+}
+
 DeviceSchedule build(const AttentionPlan& plan, int query_rows, int key_rows, Device device) {
-  std::vector<kernels::AttentionSegment> segments;
-  for (const AttentionSegment& s : plan.segments)
-    segments.push_back({narrow(s.query_begin, "attention", "query_begin"),
-                        narrow(s.query_length, "attention", "query_length"),
-                        narrow(s.key_begin, "attention", "key_begin"),
-                        narrow(s.key_length, "attention", "key_length"),
-                        narrow(s.query_offset, "attention", "query_offset")});
-  const kernels::AttentionMask mask = mask_of(plan);
-  const auto queries = kernels::query_tiles(segments, mask, query_rows);
+  const std::vector<kernels::AttentionSegment> segments = kernel_segments(plan);
   DeviceSchedule result;
   result.segments = upload(segments, device);
-  result.query_tiles = upload(queries, device);
   result.view.segments =
       reinterpret_cast<const kernels::AttentionSegment*>(result.segments.raw());
+  if (query_rows == 0) return result;
+  const kernels::AttentionMask mask = mask_of(plan);
+  const auto queries = kernels::query_tiles(segments, mask, query_rows);
+  result.query_tiles = upload(queries, device);
   result.view.query_tiles =
       reinterpret_cast<const kernels::AttentionQueryTile*>(result.query_tiles.raw());
   result.view.query_tile_count = narrow(static_cast<int64_t>(queries.size()), "attention", "tiles");
@@ -51,6 +52,17 @@ DeviceSchedule build(const AttentionPlan& plan, int query_rows, int key_rows, De
 }
 
 }  // namespace
+
+std::vector<kernels::AttentionSegment> kernel_segments(const AttentionPlan& plan) {
+  std::vector<kernels::AttentionSegment> segments;
+  for (const AttentionSegment& s : plan.segments)
+    segments.push_back({narrow(s.query_begin, "attention", "query_begin"),
+                        narrow(s.query_length, "attention", "query_length"),
+                        narrow(s.key_begin, "attention", "key_begin"),
+                        narrow(s.key_length, "attention", "key_length"),
+                        narrow_offset(s.query_offset)});
+  return segments;
+}
 
 kernels::AttentionMask mask_of(const AttentionPlan& plan) {
   kernels::AttentionMask mask;

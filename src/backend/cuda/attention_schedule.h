@@ -2,6 +2,8 @@
 // a step share it.
 #pragma once
 
+#include <vector>
+
 #include "backend/attention.h"
 #include "kernels/attention/params.h"
 
@@ -13,10 +15,12 @@ struct DeviceSchedule {
   kernels::AttentionSchedule view;
 };
 
-/// `backward`: with key tiles. Throws when the plan has more rows than a kernel counts.
+/// Rows of 0: without such tiles; the segments are always there. Throws when the plan has more rows
+/// than a kernel counts.
 const DeviceSchedule& schedule_of(const AttentionPlan& plan, int query_rows, int key_rows,
                                   Device device);
 
+std::vector<kernels::AttentionSegment> kernel_segments(const AttentionPlan& plan);
 kernels::AttentionMask mask_of(const AttentionPlan& plan);
 
 }  // namespace lh::cuda

@@ -11,6 +11,7 @@ void embedding_forward(const Tensor& weight, const Tensor& ids, double scale, Te
   check_rank(weight, 2, "embedding", "weight");
   check_contiguous(weight, "embedding", "weight");
   check_rank(ids, 1, "embedding", "ids");
+  check_dtype(ids, DType::kI32, "embedding", "ids");
   check_contiguous(ids, "embedding", "ids");
   check_shape(y, {ids.size(0), weight.size(1)}, "embedding", "y");
   check_dtype(y, weight.dtype(), "embedding", "y");
@@ -32,6 +33,7 @@ void embedding_forward(const Tensor& weight, const Tensor& ids, double scale, Te
 void embedding_backward(const Tensor& ids, const Tensor& dy, double scale, Tensor& d_weight) {
   check_rank(d_weight, 2, "embedding_backward", "d_weight");
   check_rank(ids, 1, "embedding_backward", "ids");
+  check_dtype(ids, DType::kI32, "embedding_backward", "ids");
   check_contiguous(ids, "embedding_backward", "ids");
   check_shape(dy, {ids.size(0), d_weight.size(1)}, "embedding_backward", "dy");
   check_contiguous(dy, "embedding_backward", "dy");

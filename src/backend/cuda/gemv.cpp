@@ -10,12 +10,12 @@ void gemv(const Tensor& x, const Tensor& w, Tensor& y) {
   check_rank(x, 2, "gemv", "x");
   check_rank(w, 2, "gemv", "w");
   if (w.size(1) != x.size(1) || w.dtype() != x.dtype())
-    fail<ShapeError>("[gemv] x {} and w {} do not fit: expected [r, k] and [n, k] of one dtype",
+    fail<ShapeError>("[gemv] expected x [r, k] and w [n, k] of one dtype, got {} and {}",
                      x.str(), w.str());
   check_shape(y, {x.size(0), w.size(0)}, "gemv", "y");
   check_dtype(y, x.dtype(), "gemv", "y");
   check_contiguous(y, "gemv", "y");
-  LH_CHECK(w.size(1) <= 1 || w.strides()[1] == 1, "[gemv] w: inner stride must be 1");
+  LH_CHECK(w.size(1) <= 1 || w.strides()[1] == 1, "[gemv] w: expected inner stride 1, got strides {}", w.strides().str());
   Tensor rows = x;
   if (!x.is_contiguous()) {
     rows = Tensor::empty(x.shape(), x.dtype(), x.device());

@@ -37,7 +37,7 @@ void dispatch_kernel(DType dtype, std::string_view op, F&& function) {
     case DType::kF32: return function.template operator()<float>();
     case DType::kBF16: return function.template operator()<bf16>();
     default:
-      fail<ShapeError>("[{}] the CUDA backend computes in f32 and bf16, got {}", op,
+      fail<ShapeError>("[{}] expected f32 or bf16, which the CUDA backend computes in, got {}", op,
                        dtype_name(dtype));
   }
 }

@@ -40,7 +40,7 @@ void rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tensor&
     p.rows = narrow(x.size(0), "rms_norm", "rows");
     p.dim = narrow(x.size(1), "rms_norm", "dim");
     p.eps = static_cast<float>(eps);
-    call("rms_norm", {&x, &weight, &y},
+    call("rms_norm", {&x, &weight, &y, &rstd},
          [&](gpu::Stream stream) { kernels::rms_norm_fwd(p, stream); });
   });
 }
@@ -68,7 +68,7 @@ void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& rstd
     const Tensor parts =
         workspace(kernels::rms_norm_bwd_workspace(p.rows, p.dim) * sizeof(float), x.device());
     p.workspace = reinterpret_cast<float*>(parts.raw());
-    call("rms_norm_backward", {&x, &weight, &dy, &dx},
+    call("rms_norm_backward", {&x, &weight, &rstd, &dy, &dx, &d_weight},
          [&](gpu::Stream stream) { kernels::rms_norm_bwd(p, stream); });
   });
 }

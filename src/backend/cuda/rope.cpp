@@ -17,6 +17,7 @@ void rope(const Tensor& x, const Tensor& table, const Tensor& positions, bool in
   check_dtype(table, DType::kF32, "rope", "table");
   check_contiguous(table, "rope", "table");
   check_shape(positions, {n}, "rope", "positions");
+  check_dtype(positions, DType::kI32, "rope", "positions");
   check_contiguous(positions, "rope", "positions");
   dispatch_kernel(x.dtype(), "rope", [&]<typename T>() {
     kernels::RopeParams<kernel_t<T>> p;

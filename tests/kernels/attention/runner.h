@@ -24,6 +24,15 @@ struct Rows {
     }
     xpu::copy_in(buffer.get(), all.data(), all.size() * sizeof(T));
   }
+  /// Makes the rows that are not `used` NaN.
+  void poison(const std::vector<bool>& used) {
+    std::vector<T> all = buffer.host();
+    for (int r = 0; r < rows; ++r) {
+      if (used[std::size_t(r)]) continue;
+      std::fill_n(all.begin() + r * stride, width, xpu::from_float<T>(std::nanf("")));
+    }
+    if (!all.empty()) xpu::copy_in(buffer.get(), all.data(), all.size() * sizeof(T));
+  }
   /// No gap after the last row, so that a read past it leaves the buffer.
   std::size_t size() const {
     return rows == 0 ? 0 : static_cast<std::size_t>((rows - 1) * stride + width);
@@ -67,7 +76,18 @@ class AttentionRun {
         stats(kernels::attention_bwd_workspace(c.nq, c.heads)),
         segments_(c.segments),
         with_bias_(with_bias),
-        with_dlse_(with_dlse) {}
+        with_dlse_(with_dlse) {
+    // Rows that no segment names may hold anything.
+    std::vector<bool> queries(std::size_t(c.nq)), keys(std::size_t(c.nk));
+    for (const auto& s : c.segments) {
+      std::fill_n(queries.begin() + s.query_begin, s.query_length, true);
+      std::fill_n(keys.begin() + s.key_begin, s.key_length, true);
+    }
+    q.poison(queries);
+    dout.poison(queries);
+    k.poison(keys);
+    v.poison(keys);
+  }
 
   AttentionInputs inputs() const {
     AttentionInputs in{q.dense(), k.dense(), v.dense(), dout.dense(), {}, {}};
@@ -114,8 +134,22 @@ class AttentionRun {
 
   void backward() {
     const auto rows = kernels::attention_tiles<T>(case_.head_dim, case_.value_dim);
-    const auto queries = kernels::query_tiles(case_.segments, case_.mask, rows.bwd_dq);
-    const auto keys = kernels::key_tiles(case_.segments, case_.mask, rows.bwd_dkv);
+    backward(rows.bwd_dq, rows.bwd_dkv, [](const auto& p) { kernels::attention_bwd(p, nullptr); });
+  }
+
+  void backward_sm90() {
+    backward(kernels::kAttentionBwdSm90QueryTile, kernels::kAttentionBwdSm90KeyTile,
+             [](const auto& p) {
+               REQUIRE(kernels::attention_bwd_sm90_supported(p));
+               kernels::attention_bwd_sm90(p, nullptr);
+             });
+  }
+
+ private:
+  template <class Launch>
+  void backward(int query_rows, int key_rows, const Launch& launch) {
+    const auto queries = kernels::query_tiles(case_.segments, case_.mask, query_rows);
+    const auto keys = kernels::key_tiles(case_.segments, case_.mask, key_rows);
     const Buffer<kernels::AttentionQueryTile> query_tiles(queries);
     const Buffer<kernels::AttentionKeyTile> key_tiles(keys.tiles);
     const Buffer<int> key_segments(keys.segments);
@@ -136,19 +170,19 @@ class AttentionRun {
     p.dk_stride = dk.stride;
     p.dv_stride = dv.stride;
     p.query_rows = case_.nq;
+    p.key_rows = case_.nk;
     p.schedule.segments = segments_.get();
     p.schedule.query_tiles = query_tiles.get();
     p.schedule.key_tiles = key_tiles.get();
     p.schedule.key_segments = key_segments.get();
     p.schedule.query_tile_count = static_cast<int>(queries.size());
-    p.schedule.query_tile_rows = rows.bwd_dq;
+    p.schedule.query_tile_rows = query_rows;
     p.schedule.key_tile_count = static_cast<int>(keys.tiles.size());
-    p.schedule.key_tile_rows = rows.bwd_dkv;
+    p.schedule.key_tile_rows = key_rows;
     kernels::attention_bwd_prepare(p, nullptr);
-    kernels::attention_bwd(p, nullptr);
+    launch(p);
   }
 
- private:
   template <class P>
   void fill(P& p) const {
     p.q = q.get();

@@ -22,7 +22,7 @@ template <class T>
 void rows_case(int rows, int vocab, float spread, std::size_t offset = 0) {
   CAPTURE(rows);
   CAPTURE(vocab);
-  const double logit_scale = 0.7, grad_scale = 3;
+  const double logit_scale = 0.7;
   const auto logits = random_values<float>(static_cast<std::size_t>(rows) * vocab, 1, spread);
   std::vector<std::int32_t> targets(rows);
   for (int r = 0; r < rows; ++r) targets[r] = r % 3 == 2 ? -1 : r * 31 % vocab;
@@ -38,7 +38,7 @@ void rows_case(int rows, int vocab, float spread, std::size_t offset = 0) {
     for (int i = 0; i < vocab; ++i)
       gradient.push_back(targets[r] < 0 ? 0
                                         : (std::exp(z[i] - top) / sum - (i == targets[r] ? 1 : 0)) *
-                                              logit_scale * grad_scale);
+                                              logit_scale);
   }
   Buffer<float> bl(logits, offset), out(rows);
   Buffer<std::int32_t> bt(targets);
@@ -48,7 +48,6 @@ void rows_case(int rows, int vocab, float spread, std::size_t offset = 0) {
   p.targets = bt.get();
   p.losses = out.get();
   p.logit_scale = static_cast<float>(logit_scale);
-  p.grad_scale = static_cast<float>(grad_scale);
   p.rows = rows;
   p.vocab = vocab;
   kernels::cross_entropy(p, nullptr);  // loss alone
@@ -62,6 +61,39 @@ void rows_case(int rows, int vocab, float spread, std::size_t offset = 0) {
     kernels::cross_entropy(p, nullptr);
     check_close(out.host(), losses, 2e-6, 2e-6, "loss in place");
     check_close(bl.host(), gradient, 1e-5, 1e-7, "gradient in place");
+  }
+
+  // The same over chunks of columns.
+  for (const int columns : {vocab, (vocab + 2) / 3, 64}) {
+    CAPTURE(columns);
+    Buffer<float> top(rows), sum(rows), of_target(rows), chunked(rows);
+    const kernels::SoftmaxStatistics statistics{top.get(), sum.get(), of_target.get()};
+    const auto each_chunk = [&](const auto& function) {
+      for (int first = 0; first < vocab; first += columns) {
+        const int count = std::min(columns, vocab - first);
+        std::vector<float> part;
+        for (int r = 0; r < rows; ++r) {
+          const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(r) * vocab + first;
+          part.insert(part.end(), begin, begin + count);
+        }
+        Buffer<float> values(part);
+        function(kernels::SoftmaxChunk{values.get(), bt.get(), static_cast<float>(logit_scale), rows,
+                                       count, first, vocab});
+      }
+    };
+    each_chunk([&](const kernels::SoftmaxChunk& c) { softmax_statistics(c, statistics, nullptr); });
+    kernels::cross_entropy_losses(statistics, bt.get(), chunked.get(), rows, nullptr);
+    check_close(chunked.host(), losses, 2e-6, 2e-6, "loss by chunks");
+    each_chunk([&](const kernels::SoftmaxChunk& c) {
+      std::vector<double> want;
+      for (int r = 0; r < rows; ++r) {
+        const auto begin = gradient.begin() + static_cast<std::ptrdiff_t>(r) * vocab + c.first;
+        want.insert(want.end(), begin, begin + c.columns);
+      }
+      Buffer<T> d(want.size());
+      kernels::cross_entropy_gradient(c, statistics, d.get(), nullptr);
+      check_close(d.host(), want, kRounding<T> + 1e-5, 1e-7, "gradient by chunks");
+    });
   }
 }
 

@@ -147,6 +147,23 @@ __global__ void atomic_kernel(int* as_int, unsigned* as_unsigned, float* as_floa
   xpu::atomic_add(as_float, 0.5f * i);
 }
 
+__global__ void last_block_kernel(const float* in, float* parts, float* out, int* counters,
+                                  int blocks) {
+  XPU_SHARED(int, arrived, [1]);
+  const int t = threadIdx.x, group = static_cast<int>(blockIdx.x) / blocks;
+  parts[blockIdx.x * 128 + t] = in[blockIdx.x * 128 + t];
+  xpu::fence_device();
+  xpu::sync_block();
+  if (t == 0) arrived[0] = xpu::atomic_add(counters + group, 1);
+  xpu::sync_block();
+  if (arrived[0] != blocks - 1) return;
+  xpu::fence_device();
+  float sum = 0.0f;
+  for (int b = 0; b < blocks; ++b) sum += parts[(group * blocks + b) * 128 + 127 - t];
+  out[group * 128 + t] = sum;
+  if (t == 0) counters[group] = 0;
+}
+
 unsigned blocks(int n) { return static_cast<unsigned>(xpu::ceil_div(n, 128)); }
 
 }  // namespace
@@ -211,6 +228,12 @@ void run_reductions(const float* in, float* out) {
 
 void run_atomics(int* as_int, unsigned* as_unsigned, float* as_float) {
   xpu::launch<atomic_kernel>({8, 64}, as_int, as_unsigned, as_float);
+}
+
+void run_last_block(const float* in, float* parts, float* out, int* counters, int groups,
+                    int blocks) {
+  xpu::launch<last_block_kernel>({static_cast<unsigned>(groups * blocks), 128}, in, parts, out,
+                                 counters, blocks);
 }
 
 }  // namespace lh::test

@@ -32,6 +32,11 @@ void run_vectors(const T* in, T* out, int vectors);
 void run_reductions(const float* in, float* out);
 /// 8 blocks of 64 threads add their global index; `as_float` sums halves exactly.
 void run_atomics(int* as_int, unsigned* as_unsigned, float* as_float);
+/// `groups` groups of `blocks` blocks: each block writes its 128 values of `in` to `parts`, and the last
+/// of a group to arrive adds those of all, in order, into out[groups][128]. counters[groups]: 0 before
+/// and after.
+void run_last_block(const float* in, float* parts, float* out, int* counters, int groups,
+                    int blocks);
 
 // conformance_sm90.cu.
 /// A producer warp hands rounds of 32 values to 3 consumer warps through 2 slots with a full and an
@@ -40,16 +45,17 @@ void run_mbarriers(const float* in, float* out, int rounds);
 /// One box at (x, y) of a [rows, columns] matrix; out: the box's bytes as they lie in shared memory.
 /// `twice`: one mbarrier expects this box and the one below it.
 void run_tma_load(const void* matrix, int element_bytes, int rows, int columns, int row_elements,
-                  int box_rows, int x, int y, bool twice, unsigned char* out);
+                  int box_rows, int box_row_bytes, int x, int y, bool twice, unsigned char* out);
 /// The reverse of one box.
 void run_tma_store(const unsigned char* box, int element_bytes, int rows, int columns,
-                   int row_elements, int box_rows, int x, int y, void* matrix);
-/// d[64, n] = a b over k of 128 (+ d when accumulate), operands as images of shared memory: kInner
-/// [2][64 or n rows][128 B], kOuter [1 or n / 64][128 k][128 B], both with the 128-byte swizzle.
+                   int row_elements, int box_rows, int box_row_bytes, int x, int y, void* matrix);
+/// d[64, n] = a b over k of 128 (+ d when accumulate), operands as swizzled images of shared memory
+/// in rows of `columns` elements, 64 or 32: kInner [128 / columns][64 or n rows][columns], kOuter
+/// [64 or n / columns][128 k][columns].
 /// `in_registers`: a is [64, 128] row-major and passes through registers. `pipelined`: a group per
 /// step of 16, with wgmma_wait<1> between them.
 struct WgmmaCase {
-  int n = 64;
+  int n = 64, columns = 64;
   bool a_outer = false, b_outer = false, in_registers = false, accumulate = false,
        pipelined = false;
 };

@@ -78,7 +78,8 @@ enum class Left { kInner, kOuter, kRegisters };
 
 template <int kN, Left kLeft, bool kOuterB>
 __global__ void __launch_bounds__(128)
-    wgmma_kernel(const bf16* a, const bf16* b, float* d, bool accumulate, bool pipelined) {
+    wgmma_kernel(const bf16* a, const bf16* b, float* d, int columns, bool accumulate,
+                 bool pipelined) {
   XPU_DYN_SHARED(bf16, a_tile);
   bf16* const b_tile = a_tile + 64 * kK;
   if (kLeft != Left::kRegisters) {
@@ -102,12 +103,18 @@ __global__ void __launch_bounds__(128)
       }
     }
   }
-  // kInner: two blocks of 64 along K; kOuter: blocks of 64 along M or N, 128 rows of K each.
-  constexpr int kOuterLead = kK * 128;
-  const auto operand_b = [&](int s) {
-    return kOuterB ? xpu::wgmma_operand(b_tile + s * 16 * 64, 1024, kOuterLead)
-                   : xpu::wgmma_operand(b_tile + s / 4 * kN * 64 + s % 4 * 16);
+  // kInner: blocks of `columns` along K; kOuter: blocks of `columns` along M or N, 128 rows of K each.
+  const auto inner = [&](const bf16* tile, int rows, int s) {
+    const bf16* start = tile + 16 * s / columns * rows * columns + 16 * s % columns;
+    return columns == 64 ? xpu::wgmma_operand(start) : xpu::wgmma_operand<64>(start);
   };
+  const auto outer = [&](const bf16* tile, int s) {
+    const bf16* start = tile + s * 16 * columns;
+    const int lead = kK * columns * 2;
+    return columns == 64 ? xpu::wgmma_operand(start, 1024, lead)
+                         : xpu::wgmma_operand<64>(start, 512, lead);
+  };
+  const auto operand_b = [&](int s) { return kOuterB ? outer(b_tile, s) : inner(b_tile, kN, s); };
   xpu::wgmma_fence();
 #pragma unroll
   for (int s = 0; s < kSteps; ++s) {
@@ -116,11 +123,9 @@ __global__ void __launch_bounds__(128)
     if constexpr (kLeft == Left::kRegisters) {
       xpu::wgmma<kMajorB>(acc, fragments[s], operand_b(s), add);
     } else if constexpr (kLeft == Left::kOuter) {
-      xpu::wgmma<xpu::kOuter, kMajorB>(
-          acc, xpu::wgmma_operand(a_tile + s * 16 * 64, 1024, kOuterLead), operand_b(s), add);
+      xpu::wgmma<xpu::kOuter, kMajorB>(acc, outer(a_tile, s), operand_b(s), add);
     } else {
-      xpu::wgmma<xpu::kInner, kMajorB>(
-          acc, xpu::wgmma_operand(a_tile + s / 4 * 64 * 64 + s % 4 * 16), operand_b(s), add);
+      xpu::wgmma<xpu::kInner, kMajorB>(acc, inner(a_tile, 64, s), operand_b(s), add);
     }
     if (pipelined) {
       xpu::wgmma_commit();
@@ -147,9 +152,11 @@ template <int kN, Left kLeft>
 void launch_wgmma(const WgmmaCase& c, const bf16* a, const bf16* b, float* d) {
   const xpu::LaunchConfig config{1, 128, (64 + kN) * kK * sizeof(bf16)};
   if (c.b_outer) {
-    xpu::launch<wgmma_kernel<kN, kLeft, true>>(config, a, b, d, c.accumulate, c.pipelined);
+    xpu::launch<wgmma_kernel<kN, kLeft, true>>(config, a, b, d, c.columns, c.accumulate,
+                                               c.pipelined);
   } else {
-    xpu::launch<wgmma_kernel<kN, kLeft, false>>(config, a, b, d, c.accumulate, c.pipelined);
+    xpu::launch<wgmma_kernel<kN, kLeft, false>>(config, a, b, d, c.columns, c.accumulate,
+                                                c.pipelined);
   }
 }
 
@@ -171,27 +178,29 @@ void run_mbarriers(const float* in, float* out, int rounds) {
 }
 
 void run_tma_load(const void* matrix, int element_bytes, int rows, int columns, int row_elements,
-                  int box_rows, int x, int y, bool twice, unsigned char* out) {
+                  int box_rows, int box_row_bytes, int x, int y, bool twice, unsigned char* out) {
   const TensorMap map = xpu::make_tensor_map(matrix, element_bytes, rows, columns,
                                              row_elements * element_bytes, box_rows,
-                                             128 / element_bytes);
-  const int bytes = box_rows * 128;
+                                             box_row_bytes / element_bytes);
+  const int bytes = box_rows * box_row_bytes;
   xpu::launch<tma_load_kernel>({1, 64, static_cast<std::size_t>(bytes) * (twice ? 2 : 1)}, map,
                                bytes, box_rows, x, y, twice, out);
 }
 
 void run_tma_store(const unsigned char* box, int element_bytes, int rows, int columns,
-                   int row_elements, int box_rows, int x, int y, void* matrix) {
+                   int row_elements, int box_rows, int box_row_bytes, int x, int y, void* matrix) {
   const TensorMap map = xpu::make_tensor_map(matrix, element_bytes, rows, columns,
                                              row_elements * element_bytes, box_rows,
-                                             128 / element_bytes);
-  const int bytes = box_rows * 128;
+                                             box_row_bytes / element_bytes);
+  const int bytes = box_rows * box_row_bytes;
   xpu::launch<tma_store_kernel>({1, 64, static_cast<std::size_t>(bytes)}, map, bytes, x, y, box);
 }
 
 void run_wgmma(const WgmmaCase& c, const bf16* a, const bf16* b, float* d) {
   if (c.n == 64) {
     launch_wgmma<64>(c, a, b, d);
+  } else if (c.n == 96) {
+    launch_wgmma<96>(c, a, b, d);
   } else if (c.n == 128) {
     launch_wgmma<128>(c, a, b, d);
   } else {

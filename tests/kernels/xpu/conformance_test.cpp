@@ -22,15 +22,17 @@ std::vector<unsigned char> random_bytes(std::size_t n, unsigned seed) {
   return out;
 }
 
-/// Place of element (row, column) in an image of rows of 128 bytes with the 128-byte swizzle.
-std::size_t swizzled(int row, int column, int element_bytes) {
-  const int chunk = column * element_bytes / 16;
-  return static_cast<std::size_t>(row) * 128 + ((chunk ^ row % 8) * 16) +
-         column * element_bytes % 16;
+/// Place of element (row, column) in an image of swizzled rows of 128 or 64 bytes.
+std::size_t swizzled(int row, int column, int element_bytes, int row_bytes) {
+  const int chunk = column * element_bytes / 16, flip = row_bytes == 128 ? row % 8 : row / 2 % 4;
+  return static_cast<std::size_t>(row * row_bytes + (chunk ^ flip) * 16 +
+                                  column * element_bytes % 16);
 }
 
-void put(std::vector<bf16>& image, std::size_t base, int row, int column, bf16 x) {
-  image[base + swizzled(row, column, 2) / 2] = x;
+/// Stores element (row, column) of an operand of `rows` rows, in blocks of `columns` columns.
+void put(std::vector<bf16>& image, int rows, int columns, int row, int column, bf16 x) {
+  const int base = column / columns * rows * columns;
+  image[base + swizzled(row, column % columns, 2, 2 * columns) / 2] = x;
 }
 
 
@@ -264,6 +266,24 @@ TEST_CASE("conformance: special functions, conversions, vectors, reductions, ato
   });
 }
 
+TEST_CASE("conformance: the last block of a group sees what the others wrote") {
+  const int groups = 300, blocks = 9;  // more than run at once
+  const auto in = random_values<float>(std::size_t(groups) * blocks * 128, 17);
+  std::vector<float> want(std::size_t(groups) * 128, 0.0f);
+  for (int g = 0; g < groups; ++g)
+    for (int b = 0; b < blocks; ++b)
+      for (int t = 0; t < 128; ++t) want[g * 128 + t] += in[(g * blocks + b) * 128 + 127 - t];
+  for_each_mode([&] {
+    const Buffer<float> bi(in), parts(in.size()), out(want.size());
+    const Buffer<int> counters(std::vector<int>(groups, 0));
+    for (int launch = 0; launch < 2; ++launch) {
+      run_last_block(bi.get(), parts.get(), out.get(), counters.get(), groups, blocks);
+      CHECK(out.host() == want);  // the same order of additions whichever block was last
+      CHECK(counters.host() == std::vector<int>(groups, 0));
+    }
+  });
+}
+
 TEST_CASE("conformance: mbarriers go round their phases") {
   if (!has_sm90()) return;
   for_each_mode([] {
@@ -282,39 +302,41 @@ TEST_CASE("conformance: mbarriers go round their phases") {
 TEST_CASE("conformance: TMA loads swizzle and fill with zeros, stores drop what is outside") {
   if (!has_sm90()) return;
   for_each_mode([] {
-    for (const int bytes : {2, 4}) {
+    for (const auto& [bytes, line] : {std::pair{2, 128}, {4, 128}, {2, 64}, {4, 64}}) {
       const int rows = 37, row_elements = 240 / bytes, columns = row_elements - 24 / bytes;
-      const int box_columns = 128 / bytes, box_rows = 16;
+      const int box_columns = line / bytes, box_rows = 16;
       const auto matrix = random_bytes(static_cast<std::size_t>(rows) * row_elements * bytes, 13);
       Buffer<unsigned char> bm(matrix);
       for (const auto& [x, y] : {std::pair{0, 0}, {8, 5}, {columns - 8, 30}, {-16, -3}, {0, 40}}) {
         CAPTURE(bytes);
+        CAPTURE(line);
         CAPTURE(x);
         CAPTURE(y);
         for (const bool twice : {false, true}) {
           const int all = box_rows * (twice ? 2 : 1);
-          Buffer<unsigned char> out(static_cast<std::size_t>(all) * 128);
-          run_tma_load(bm.get(), bytes, rows, columns, row_elements, box_rows, x, y, twice,
-                       out.get());
+          Buffer<unsigned char> out(static_cast<std::size_t>(all) * line);
+          run_tma_load(bm.get(), bytes, rows, columns, row_elements, box_rows, line, x, y,
+                       twice, out.get());
           std::vector<unsigned char> want(out.host().size(), 0);
           for (int r = 0; r < all; ++r)
             for (int c = 0; c < box_columns; ++c) {
               if (y + r < 0 || y + r >= rows || x + c < 0 || x + c >= columns) continue;
-              std::memcpy(&want[swizzled(r, c, bytes)],
+              std::memcpy(&want[swizzled(r, c, bytes, line)],
                           &matrix[(static_cast<std::size_t>(y + r) * row_elements + x + c) * bytes],
                           static_cast<std::size_t>(bytes));
             }
           CHECK(out.host() == want);
         }
-        const auto box = random_bytes(static_cast<std::size_t>(box_rows) * 128, 14);
+        const auto box = random_bytes(static_cast<std::size_t>(box_rows) * line, 14);
         Buffer<unsigned char> bb(box), target(matrix);
-        run_tma_store(bb.get(), bytes, rows, columns, row_elements, box_rows, x, y, target.get());
+        run_tma_store(bb.get(), bytes, rows, columns, row_elements, box_rows, line, x, y,
+                      target.get());
         std::vector<unsigned char> want = matrix;
         for (int r = 0; r < box_rows; ++r)
           for (int c = 0; c < box_columns; ++c) {
             if (y + r < 0 || y + r >= rows || x + c < 0 || x + c >= columns) continue;
             std::memcpy(&want[(static_cast<std::size_t>(y + r) * row_elements + x + c) * bytes],
-                        &box[swizzled(r, c, bytes)], static_cast<std::size_t>(bytes));
+                        &box[swizzled(r, c, bytes, line)], static_cast<std::size_t>(bytes));
           }
         CHECK(target.host() == want);
       }
@@ -326,7 +348,7 @@ TEST_CASE("conformance: wgmma of every shape, layout and source") {
   if (!has_sm90()) return;
   const int k = 128;
   for_each_mode([&] {
-    for (const int n : {64, 128, 256}) {
+    for (const int n : {64, 96, 128, 256}) {
       const auto a = random_values<bf16>(64 * k, 15), b = random_values<bf16>(static_cast<std::size_t>(k) * n, 16);
       const auto d = random_values<float>(static_cast<std::size_t>(64) * n, 17);
       std::vector<double> product(static_cast<std::size_t>(64) * n);
@@ -336,33 +358,38 @@ TEST_CASE("conformance: wgmma of every shape, layout and source") {
             product[m * n + j] += static_cast<double>(xpu::to_float(a[m * k + x])) *
                                   xpu::to_float(b[x * n + j]);
       for (int source = 0; source < 3; ++source)
-        for (const bool b_outer : {false, true})
-          for (const bool accumulate : {false, true}) {
-            WgmmaCase c{n, source == 1, b_outer, source == 2, accumulate, accumulate != b_outer};
-            CAPTURE(n);
-            CAPTURE(source);
-            CAPTURE(b_outer);
-            std::vector<bf16> a_image(a), b_image(b.size());
-            for (int m = 0; m < 64 && source < 2; ++m)
-              for (int x = 0; x < k; ++x) {
-                if (source == 0) put(a_image, static_cast<std::size_t>(x / 64) * 64 * 64, m, x % 64, a[m * k + x]);
-                else put(a_image, 0, x, m, a[m * k + x]);
-              }
-            for (int j = 0; j < n; ++j)
-              for (int x = 0; x < k; ++x) {
-                if (b_outer) put(b_image, static_cast<std::size_t>(j / 64) * k * 64, x, j % 64, b[x * n + j]);
-                else put(b_image, static_cast<std::size_t>(x / 64) * n * 64, j, x % 64, b[x * n + j]);
-              }
-            Buffer<bf16> ba(a_image), bb(b_image);
-            Buffer<float> bd(d);
-            run_wgmma(c, ba.get(), bb.get(), bd.get());
-            std::vector<double> want = product;
-            for (std::size_t i = 0; accumulate && i < want.size(); ++i) want[i] += d[i];
-            check_close(bd.host(), want, 1e-5, 1e-4, "d");
-            compare_worlds("wgmma" + std::to_string(n) + "_" + std::to_string(source) +
-                               (b_outer ? "_outer" : "_inner") + (accumulate ? "_add" : ""),
-                           bd.host(), 1e-4);
-          }
+        for (const int columns : {64, 32})
+          for (const bool b_outer : {false, true})
+            for (const bool accumulate : {false, true}) {
+              if (b_outer && n % columns != 0) continue;
+              WgmmaCase c{n, columns, source == 1, b_outer, source == 2, accumulate,
+                          accumulate != b_outer};
+              CAPTURE(n);
+              CAPTURE(columns);
+              CAPTURE(source);
+              CAPTURE(b_outer);
+              std::vector<bf16> a_image(a), b_image(b.size());
+              for (int m = 0; m < 64 && source < 2; ++m)
+                for (int x = 0; x < k; ++x) {
+                  if (source == 0) put(a_image, 64, columns, m, x, a[m * k + x]);
+                  else put(a_image, k, columns, x, m, a[m * k + x]);
+                }
+              for (int j = 0; j < n; ++j)
+                for (int x = 0; x < k; ++x) {
+                  if (b_outer) put(b_image, k, columns, x, j, b[x * n + j]);
+                  else put(b_image, n, columns, j, x, b[x * n + j]);
+                }
+              Buffer<bf16> ba(a_image), bb(b_image);
+              Buffer<float> bd(d);
+              run_wgmma(c, ba.get(), bb.get(), bd.get());
+              std::vector<double> want = product;
+              for (std::size_t i = 0; accumulate && i < want.size(); ++i) want[i] += d[i];
+              check_close(bd.host(), want, 1e-5, 1e-4, "d");
+              compare_worlds("wgmma" + std::to_string(n) + "_" + std::to_string(source) +
+                                 (columns == 32 ? "_narrow" : "") +
+                                 (b_outer ? "_outer" : "_inner") + (accumulate ? "_add" : ""),
+                             bd.host(), 1e-4);
+            }
     }
   }, true);
 }

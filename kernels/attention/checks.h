@@ -1,0 +1,43 @@
+// What the launchers of attention refuse, with the same words everywhere. Host only.
+#pragma once
+#include <string>
+
+#include "kernels/attention/params.h"
+#include "kernels/xpu/xpu.h"
+
+namespace lh::kernels::checks {
+
+inline void require(bool condition, const std::string& op, const std::string& what) {
+  if (!condition) throw xpu::Error(op + ": " + what);
+}
+
+/// Head sizes, heads, scale and mask of a params struct over T.
+template <template <class> class Params, class T>
+void require_shape(const Params<T>& p, const std::string& op) {
+  constexpr int kUnit = sizeof(T) == 4 ? 4 : 16;  // a vector load; a step of the tensor cores
+  const auto supported = [](int dim) { return dim > 0 && dim <= 256 && dim % kUnit == 0; };
+  require(supported(p.head_dim) && supported(p.value_dim), op,
+          "head dims are multiples of " + std::to_string(kUnit) + " up to 256, got " +
+              std::to_string(p.head_dim) + " and " + std::to_string(p.value_dim));
+  require(p.heads > 0 && p.kv_heads > 0 && p.heads % p.kv_heads == 0, op,
+          "heads is a multiple of kv_heads, got " + std::to_string(p.heads) + " and " +
+              std::to_string(p.kv_heads));
+  require(p.scale > 0, op, "scale is above 0, got " + std::to_string(p.scale));
+  const AttentionMask& m = p.mask;
+  require(m.window >= 0 && m.sinks >= 0 && m.bias_window >= 0, op,
+          "window, sinks and bias_window are not negative, got " + std::to_string(m.window) + ", " +
+              std::to_string(m.sinks) + " and " + std::to_string(m.bias_window));
+  require(m.causal || (m.window == 0 && m.sinks == 0), op,
+          "window and sinks need a causal mask, got " + std::to_string(m.window) + " and " +
+              std::to_string(m.sinks) + " without");
+}
+
+template <class T>
+void require_rows(const T* base, std::int64_t stride, const std::string& op, const char* name) {
+  require(reinterpret_cast<std::uintptr_t>(base) % 16 == 0 && stride * sizeof(T) % 16 == 0, op,
+          std::string(name) + " has 16-byte aligned rows, got base " +
+              std::to_string(reinterpret_cast<std::uintptr_t>(base) % 16) + " and row stride " +
+              std::to_string(stride) + " of " + std::to_string(sizeof(T)) + " bytes");
+}
+
+}  // namespace lh::kernels::checks

@@ -1,0 +1,73 @@
+#include "backend/cuda/attention_decode.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+
+#include "backend/cuda/attention_schedule.h"
+#include "backend/cuda/kernel_call.h"
+#include "kernels/attention/decode_split.h"
+
+namespace lh::cuda {
+namespace {
+
+constexpr int64_t kMaxTokens = 8;
+
+/// What launches on one device share. The counters are 0 between launches, and the launches of a
+/// device are ordered on its stream, so all may use the same.
+struct DecodeDevice {
+  int multiprocessors = 0;
+  Tensor counters;
+};
+
+/// With at least `counters` counters.
+DecodeDevice decode_device(Device device, size_t counters) {
+  static std::mutex mutex;
+  static auto* devices = new std::map<int, DecodeDevice>;  // outlive every static tensor
+  const std::lock_guard lock(mutex);
+  DecodeDevice& found = (*devices)[device.index];
+  if (found.multiprocessors == 0) found.multiprocessors = gpu::device_info(device).multiprocessors;
+  const size_t bytes = counters * sizeof(int);
+  if (!found.counters.defined() || found.counters.bytes() < bytes) {
+    const MemoryScope scope(MemoryOwner::kCache);
+    found.counters = workspace(std::max<size_t>(2 * bytes, 1 << 16), device);
+    gpu::fill_bytes(device, found.counters.raw(), 0, found.counters.bytes());
+  }
+  return found;
+}
+
+}  // namespace
+
+bool is_decoding(const AttentionPlan& plan) {
+  return !plan.segments.empty() &&
+         std::all_of(plan.segments.begin(), plan.segments.end(),
+                     [](const AttentionSegment& s) { return s.query_length <= kMaxTokens; });
+}
+
+template <typename T>
+void decode(kernels::AttentionDecodeParams<T>& p, const AttentionPlan& plan, Device device,
+            gpu::Stream stream) {
+  const std::vector<kernels::AttentionSegment> segments = kernel_segments(plan);
+  p.segments = schedule_of(plan, 0, 0, device).view.segments;
+  p.sequences = narrow(static_cast<int64_t>(segments.size()), "attention", "sequences");
+  for (const kernels::AttentionSegment& s : segments) p.tokens = std::max(p.tokens, s.query_length);
+  const int row_tiles = kernels::attention_decode_row_tiles(p.tokens, p.heads, p.kv_heads);
+  const int slots = decode_device(device, 0).multiprocessors * kernels::kAttentionDecodeBlocks;
+  const auto split =
+      kernels::attention_decode_split(segments, p.mask, p.kv_heads * row_tiles, slots);
+  p.splits = split.splits;
+  p.split_keys = split.split_keys;
+  const Tensor parts =
+      workspace(kernels::attention_decode_workspace(p) * sizeof(float), device);
+  const DecodeDevice shared = decode_device(device, kernels::attention_decode_counters(p));
+  p.workspace = reinterpret_cast<float*>(parts.raw());
+  p.counters = reinterpret_cast<int*>(shared.counters.raw());
+  kernels::attention_decode(p, stream);
+}
+
+template void decode(kernels::AttentionDecodeParams<float>&, const AttentionPlan&, Device,
+                     gpu::Stream);
+template void decode(kernels::AttentionDecodeParams<xpu::bf16>&, const AttentionPlan&, Device,
+                     gpu::Stream);
+
+}  // namespace lh::cuda
