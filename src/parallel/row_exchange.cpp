@@ -34,8 +34,8 @@ void copy_rows(const Tensor& from, const RowRange& source, Tensor& to, int64_t t
 
 /// Sends the ranges `out(r)` of x to each other process r, and returns what `in(r)` says arrives,
 /// ordered by sender.
-template <typename Ranges>
-Tensor transfer(const Tensor& x, const RowExchange& exchange, const Ranges& out, const Ranges& in,
+template <typename Out, typename In>
+Tensor transfer(const Tensor& x, const RowExchange& exchange, const Out& out, const In& in,
                 Communicator& group, const std::string& label) {
   const int64_t row = row_elements(x);
   std::vector<int64_t> sent, received;
