@@ -11,16 +11,20 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/launch_arguments.h"
+#include "launch/error_file.h"
+#include "launch/launch.h"
 
 namespace lh {
 namespace {
 
 constexpr const char* kFooter =
-    "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM or SIGINT "
-    "after\n"
-    "saving (run again with --resume); 128 + n when eval or generate was stopped by signal n.\n"
+    "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM, SIGINT or\n"
+    "SIGUSR1 after saving (run again with --resume); 128 + n when eval or generate was stopped by\n"
+    "signal n. Those of launch are in its help.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
-    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS.";
+    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS;\n"
+    "LH_ATTENTION own|cudnn chooses the attention of CUDA devices.";
 
 /// What the chosen subcommand does; set while parsing, run after.
 using Action = std::function<int()>;
@@ -146,12 +150,45 @@ void add_recipe(CLI::App& app, Action& action) {
       [=, &action] { action = [=] { return recipe_check_command(*path, *sets, *dump); }; });
 }
 
+/// The options are parsed here; `program` is filled before, from the rest of the command line.
+void add_launch(CLI::App& app, Action& action, const std::vector<std::string>& program) {
+  CLI::App* command = app.add_subcommand("launch", "Start a program many times, as one job");
+  auto options = add_launch_options(*command);
+  command->callback([&app, &action, &program, options] {
+    options->command = program;
+    // longhand's own commands need no path: this very file runs them.
+    const bool own = !app.get_subcommands([&](const CLI::App* known) {
+                           return !program.empty() && known->get_name() == program[0];
+                         }).empty();
+    if (own) options->command.insert(options->command.begin(), "/proc/self/exe");
+    action = [options] { return launch(*options); };
+  });
+}
+
+void add_bench(CLI::App& app, Action& action) {
+  auto args = std::make_shared<BenchArguments>();
+  CLI::App* command = app.add_subcommand("bench", "Measure this machine and what we make of it");
+  command->add_option("what", args->groups,
+                      "Groups: memory, gemm, attention, decode, step (default: all)");
+  command->add_option("--device", args->device, "Where to compute")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--size", args->size, "full: fills a GPU; small: a minute on a CPU; toy: tests")
+      ->check(CLI::IsMember({"auto", "toy", "small", "full"}))
+      ->capture_default_str();
+  command->add_option("--json", args->json, "Also write every row to this file");
+  command->add_option("--recipe", args->recipes, "Recipes whose training step is measured");
+  command->add_option("--set", args->sets, "Override one key of the recipes")
+      ->type_name("KEY=VALUE");
+  command->add_option("--threads", args->threads, "Threads (0: all cores)");
+  command->callback([args, &action] { action = [args] { return bench_command(*args); }; });
+}
+
 /// What may have been meant by the first argument that no command knows; "" when there is none.
-std::string suggestion(const CLI::App& app, int argc, char** argv) {
+std::string suggestion(const CLI::App& app, const std::vector<std::string>& words) {
   const CLI::App* at = &app;
   std::string path = app.get_name();
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
+  for (const std::string& argument : words) {
     if (argument == "--") break;
     std::vector<std::string> names;
     if (argument.starts_with("--")) {
@@ -179,6 +216,7 @@ std::string suggestion(const CLI::App& app, int argc, char** argv) {
 
 int report(const char* kind, const std::exception& error, int code) {
   log_error("{}{}", kind, error.what());
+  write_last_words(fmt::format("{}{}", kind, error.what()));  // a launcher shows them as the cause
   return code;
 }
 
@@ -191,22 +229,32 @@ int run_app(int argc, char** argv) {
   app.set_version_flag("--version", "longhand " LH_VERSION);
   app.set_help_all_flag("--help-all", "Help of every subcommand");
   Action action;
+  std::vector<std::string> words(argv + 1, argv + argc), program;
+  add_launch(app, action, program);
   add_train(app, action);
   add_eval(app, action);
   add_generate(app, action);
   add_data(app, action);
   add_recipe(app, action);
+  add_bench(app, action);
   app.add_subcommand("doctor", "What this machine has, and what that enables")->callback([&action] {
     action = doctor_command;
   });
   try {
-    app.parse(argc, argv);
+    if (!words.empty() && words[0] == "launch") {
+      const LaunchWords split =
+          split_launch_words(*app.get_subcommand("launch"), {words.begin() + 1, words.end()});
+      words = {"launch"};
+      words.insert(words.end(), split.own.begin(), split.own.end());
+      program = split.program;
+    }
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes the last first
     return action();
   } catch (const CLI::ParseError& error) {
-    if (const std::string hint = suggestion(app, argc, argv);
+    if (const std::string hint = suggestion(app, words);
         error.get_exit_code() != 0 && !hint.empty()) {
-      log_error("{}; see {} --help", hint, app.get_name());
-      return kExitUsage;
+      return report("", ConfigError(fmt::format("{}; see {} --help", hint, app.get_name())),
+                    kExitUsage);
     }
     const int code = app.exit(error);
     return code == 0 ? kExitOk : kExitUsage;

@@ -63,6 +63,17 @@ struct TrainTokenizerArguments {
 };
 int train_tokenizer_command(const TrainTokenizerArguments& arguments);
 
+struct BenchArguments {
+  std::vector<std::string> groups;  // empty: all
+  std::string device = "auto";      // auto | cpu | cuda
+  std::string size = "auto";        // auto | toy | small | full
+  std::string json;
+  std::vector<std::string> recipes;  // of the group step; empty: those of the size
+  std::vector<std::string> sets;
+  int64_t threads = 0;
+};
+int bench_command(const BenchArguments& arguments);
+
 int recipe_explain_command(const std::string& key);
 int recipe_check_command(const std::string& recipe, const std::vector<std::string>& sets,
                          bool dump);

@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "config/load.h"
+#include "launch/process_context.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -52,7 +53,9 @@ int train_command(const TrainArguments& arguments) {
   };
   events.on_phase = [&](const std::string& phase, double share) { progress.update(share, phase); };
 
-  const TrainSummary summary = train(recipe, arguments.resume, events);
+  // A launcher or scheduler that starts the job again gives the same command line again.
+  const bool again = process_context(current_environment()).generation > 0;
+  const TrainSummary summary = train(recipe, arguments.resume || again, events);
   progress.clear();
   if (summary.end == TrainEnd::kStopped) {
     log_warn("stopped by signal {} at step {}; saved to {}. Go on with: longhand train {} --resume",

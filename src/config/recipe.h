@@ -121,6 +121,7 @@ struct PrecisionConfig {
   std::string compute = "auto";    // auto | fp32 | bf16
   std::string recompute = "none";  // none | block
   int64_t micro_batch_tokens = 0;  // 0: the whole batch at once
+  std::string cuda_graphs = "auto";  // auto | off
 
   bool operator==(const PrecisionConfig&) const = default;
   template <typename Visitor, typename Self>
@@ -320,6 +321,10 @@ void PrecisionConfig::visit(Visitor& v, Self& self) {
               "0: the whole batch at once",
               "tokens"},
           at_least(0));
+  v.field("cuda_graphs", self.cuda_graphs,
+          Doc{"auto: a CUDA device runs a step as one recorded graph where all mixers allow it; off: "
+              "kernel by kernel. Results are the same"},
+          one_of({"auto", "off"}));
 }
 
 template <typename Visitor, typename Self>

@@ -23,6 +23,9 @@ class AttentionProjections {
   /// Heads' outputs [N, H, d] to [N, D]; x is the mixer's input, which the gate reads.
   Variable output(const Variable& heads, const Variable& x) const;
 
+  /// As TokenMixer::is_recordable(): no table that depends on the longest document.
+  bool is_recordable() const { return rope_ == nullptr || !rope_->depends_on_length(); }
+
   int64_t heads() const { return heads_; }
   int64_t kv_heads() const { return kv_heads_; }
   int64_t head_dim() const { return head_dim_; }

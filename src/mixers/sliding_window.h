@@ -14,6 +14,7 @@ class SlidingWindowMixer final : public TokenMixer {
   std::unique_ptr<MixerCache> make_cache(int64_t max_tokens) const override;
   Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                           MixerCache& cache) const override;
+  bool is_recordable() const override { return projections_.is_recordable(); }
   MixerFlops flops(const SequenceLayout& layout) const override;
   ContextParallelClass context_parallel_class() const override {
     return ContextParallelClass::kHalo;

@@ -1,5 +1,6 @@
 #include "models/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/checkpoint.h"
@@ -119,6 +120,11 @@ Tensor Decoder::next_logits(const Tensor& tokens, DecoderCache& cache) const {
                               row.dtype() == DType::kF64 ? DType::kF64 : DType::kF32, row.device());
   LH_DISPATCH(row.device(), "next_logits", copy(row.reshape({-1}), wide));
   return wide;
+}
+
+bool Decoder::is_recordable() const {
+  return std::all_of(blocks_.begin(), blocks_.end(),
+                     [](const Block& block) { return block.mixer().is_recordable(); });
 }
 
 double Decoder::forward_flops(const SequenceLayout& layout) const {

@@ -60,6 +60,9 @@ class Decoder {
   /// Forward arithmetic of a step (multiply-adds counted twice), head included, embeddings not.
   double forward_flops(const SequenceLayout& layout) const;
 
+  /// Whether a training step can be recorded (TokenMixer::is_recordable()).
+  bool is_recordable() const;
+
   Device device() const { return store_.device(); }
   ParameterStore& parameters() { return store_; }
   const ParameterStore& parameters() const { return store_; }

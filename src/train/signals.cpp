@@ -27,6 +27,7 @@ void install_stop_signals() {
   action.sa_flags = SA_RESTART;  // a write in progress goes on; loops poll the flag
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGUSR1, &action, nullptr);
 }
 
 int stop_signal() {

@@ -1,4 +1,5 @@
-// SIGTERM and SIGINT as a flag that every phase of a run polls: save, then exit.
+// SIGTERM, SIGINT and SIGUSR1 (which schedulers are asked to send before a time limit) as a flag
+// that every phase of a run polls: save, then exit.
 #pragma once
 
 #include <atomic>

@@ -133,6 +133,17 @@ class Run {
     return every > 0 && progress_.step % every == 0 && progress_.step < recipe_.schedule.steps;
   }
 
+  /// The next batch if no waiting is needed. What went wrong with it is thrown when it is asked for.
+  static std::optional<Batch> batch_if_ready(Prefetcher& prefetcher) {
+    Batch batch;
+    try {
+      if (prefetcher.next(batch, nullptr, std::chrono::milliseconds(0)) == Fetch::kReady)
+        return batch;
+    } catch (const std::exception&) {
+    }
+    return std::nullopt;
+  }
+
   /// False when a signal came before the update.
   bool step_once(Prefetcher& prefetcher, int64_t micro_batches) {
     const Timer timer;
@@ -149,7 +160,9 @@ class Run {
                             },
                         .micro_batches = micro_batches,
                         .valid_targets = train_data_.valid_targets_per_step(),
-                        .stop = [] { return stop_signal() != 0; }};
+                        .stop = [] { return stop_signal() != 0; },
+                        .next = [&] { return batch_if_ready(prefetcher); },
+                        .state = &step_state_};
     const double factor = learning_rate_factor(recipe_.schedule, progress_.step);
     StepResult result;
     try {
@@ -247,6 +260,7 @@ class Run {
   DType compute_;
   Decoder model_;
   std::unique_ptr<Optimizer> optimizer_;
+  StepState step_state_;
   std::unique_ptr<MetricsFile> metrics_;
   RunProgress progress_;
   Throughput throughput_;

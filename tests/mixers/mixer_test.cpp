@@ -186,6 +186,39 @@ TEST_CASE("the arithmetic reported is that of the mask's area") {
   }
 }
 
+TEST_CASE("a layout that takes other documents equals a fresh one, in its copies too") {
+  SequenceLayout layout = SequenceLayout::reusable(std::vector<int64_t>{0, 7, 20}, kCpuDevice);
+  const SequenceLayout copy = layout;
+  const auto plan = layout.plan({3, 1}, 0.5);
+  CHECK(copy.plan({3, 1}, 0.5) == plan);
+  const void* positions = layout.positions().raw();
+  std::vector<int64_t> each_row;
+  for (int64_t row = 0; row <= 20; ++row) each_row.push_back(row);
+  // More documents than there is room for: kernels need other arrays.
+  for (const auto& [offsets, fits] : {std::pair{std::vector<int64_t>{0, 20}, true},
+                                      {std::vector<int64_t>{0, 1, 4, 9, 20}, true},
+                                      {each_row, false},
+                                      {std::vector<int64_t>{0, 20}, true}}) {
+    CHECK(layout.reassign(offsets) == fits);
+    const SequenceLayout fresh = SequenceLayout::packed(offsets);
+    CHECK(copy.longest() == fresh.longest());
+    CHECK(copy.positions().raw() == positions);
+    CHECK(to_doubles(copy.positions()) == to_doubles(fresh.positions()));
+    CHECK(copy.plan({3, 1}, 0.5) == plan);
+    REQUIRE(plan->segments.size() == fresh.segments().size());
+    CHECK(static_cast<int64_t>(plan->segments.size()) < plan->segment_capacity);
+    for (size_t i = 0; i < plan->segments.size(); ++i) {
+      CHECK(plan->segments[i].query_begin == fresh.segments()[i].query_begin);
+      CHECK(plan->segments[i].key_length == fresh.segments()[i].key_length);
+    }
+  }
+  CHECK_THROWS_WITH_AS(layout.reassign(std::vector<int64_t>{0, 19}),
+                       doctest::Contains("a layout of 20 rows cannot take 19"), Error);
+  SequenceLayout fixed = SequenceLayout::packed(std::vector<int64_t>{0, 20});
+  CHECK_THROWS_WITH_AS(fixed.reassign(std::vector<int64_t>{0, 20}),
+                       doctest::Contains("only a reusable layout"), Error);
+}
+
 TEST_CASE("an unknown kind lists the known ones") {
   CHECK_THROWS_WITH_AS(Fixture({.kind = "softmx"}), doctest::Contains("sliding_window"),
                        ConfigError);

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "kernels/xpu/emu/stream.h"
 #include "kernels/xpu/emu/where.h"
 #include "kernels/xpu/limits.h"
 #include "kernels/xpu/types.h"
@@ -81,11 +82,12 @@ void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(co
 template <auto kKernel, class... Params, class... Args>
 void launch_converted(void (*)(Params...), std::string_view name, const LaunchConfig& config,
                       Args&&... args) {
-  const std::tuple<Params...> params(static_cast<Params>(args)...);
-  run_grid(
-      name, config,
-      [](const void* p) { std::apply(kKernel, *static_cast<const std::tuple<Params...>*>(p)); },
-      &params);
+  using Values = std::tuple<Params...>;
+  enqueue(config.stream, [name, config, params = Values(static_cast<Params>(args)...)] {
+    run_grid(
+        name, config, [](const void* p) { std::apply(kKernel, *static_cast<const Values*>(p)); },
+        &params);
+  });
 }
 
 }  // namespace emu

@@ -152,6 +152,8 @@ const TileOps<double>& tile_ops<double>(DType) {
   return LH_SIMD_CALL(tile_ops_f64());
 }
 
+void refresh_plan(const AttentionPlan&) {}  // nothing is kept
+
 void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
                        Tensor& out, Tensor& lse) {
   dispatch_float(q.dtype(), kOp,

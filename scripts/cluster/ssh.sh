@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Starts one launcher per host over ssh: scripts/cluster/ssh.sh "host1 host2 host3" PROGRAM [ARGUMENTS]
+# The hosts share this folder (NFS, or copies at the same path) and accept ssh without a password.
+# Ctrl-C here reaches every launcher, and the job saves. Settings: NPROC (workers per host, default
+# one per GPU), PORT, LONGHAND (the binary). Exits with the worst code of the hosts, 75 when saved.
+set -uo pipefail
+read -ra hosts <<<"${1:?usage: ssh.sh 'HOST ...' PROGRAM [ARGUMENTS]}"
+shift
+[ $# -gt 0 ] || { echo "ssh.sh: expected a program after the hosts" >&2; exit 2; }
+program=$(printf '%q ' "$@")
+id="ssh.$$.$(date +%s)"
+pids=()
+for rank in "${!hosts[@]}"; do
+  # -tt: a terminal of its own, so that the launcher gets SIGHUP when the connection ends.
+  # shellcheck disable=SC2029
+  ssh -tt -o BatchMode=yes "${hosts[rank]}" "cd $(printf %q "$PWD") && exec ${LONGHAND:-longhand} launch \
+    --nnodes ${#hosts[@]} --node-rank $rank --nproc-per-node ${NPROC:-auto} \
+    --rdzv-endpoint ${hosts[0]##*@}:${PORT:-29400} --rdzv-conf is_host=$((rank == 0)) --rdzv-id $id \
+    -- $program" </dev/null &
+  pids+=($!)
+done
+# Ending a connection hangs up its launcher, which stops the whole job in order.
+trap 'kill -HUP "${pids[@]}" 2>/dev/null' INT TERM
+worst=0
+for pid in "${pids[@]}"; do
+  while :; do
+    wait "$pid"
+    code=$?
+    kill -0 "$pid" 2>/dev/null || break
+  done
+  # A failure weighs more than a saved stop, that more than success.
+  if [ "$code" -ne 0 ] && { [ "$worst" -eq 0 ] || [ "$worst" -eq 75 ]; }; then worst=$code; fi
+done
+exit "$worst"
