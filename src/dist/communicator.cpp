@@ -137,8 +137,8 @@ void Communicator::collective(const char* kind, const Tensor& like, int64_t elem
 void Communicator::check_all_are_here(const Header& mine) {
   Header sent = mine, left;
   const int n = size(), to = (rank_ + 1) % n, from = (rank_ + n - 1) % n;
-  const Message out{to, reinterpret_cast<char*>(&sent), sizeof sent};
-  const Message in{from, reinterpret_cast<char*>(&left), sizeof left};
+  const Transfer out{to, reinterpret_cast<char*>(&sent), sizeof sent};
+  const Transfer in{from, reinterpret_cast<char*>(&left), sizeof left};
   control_->exchange({&out, 1}, {&in, 1});
   if (std::memcmp(&left, &mine, sizeof left) == 0) return;
   fail<CommError>("[dist] processes of group {} are at different places: {} is in {}, {} in {}", group_,
@@ -157,7 +157,7 @@ Tensor Communicator::exchange_blocks(const Tensor& in, std::span<const int64_t> 
   const Tensor source = staged ? in.to(kCpuDevice) : in;
   Tensor target = staged ? Tensor::empty(out.shape(), out.dtype()) : out;
   const auto width = static_cast<int64_t>(dtype_size(in.dtype()));
-  std::vector<Message> sends, receives;
+  std::vector<Transfer> sends, receives;
   int64_t from = 0, to = 0, own_from = 0, own_to = 0;
   for (int r = 0; r < size(); ++r) {
     const int64_t send = in_counts[static_cast<size_t>(r)], take = out_counts[static_cast<size_t>(r)];
@@ -188,7 +188,7 @@ void Communicator::gather_blocks(const Tensor& t, std::span<const int64_t> count
   const Tensor source = staged ? t.to(kCpuDevice) : t;
   Tensor target = staged ? Tensor::empty(out.shape(), out.dtype()) : out;
   const auto width = static_cast<int64_t>(dtype_size(t.dtype()));
-  std::vector<Message> sends, receives;
+  std::vector<Transfer> sends, receives;
   int64_t at = 0;
   for (int r = 0; r < size(); ++r) {
     const int64_t count = counts[static_cast<size_t>(r)];
@@ -319,7 +319,7 @@ void Communicator::barrier(const std::string& label) {
     if (size() == 1) return;
     // Through host memory whatever the data's transport: everyone hears of everyone.
     std::vector<char> mine(1), theirs(static_cast<size_t>(size()));
-    std::vector<Message> out, in;
+    std::vector<Transfer> out, in;
     for (int r = 0; r < size(); ++r) {
       if (r == rank_) continue;
       out.push_back({r, mine.data(), 1});

@@ -19,7 +19,7 @@ class JobBoard;
 enum class ReduceOp : uint8_t { kSum, kMax };
 
 /// One side of an exchange: bytes for or from a peer. In the memory of the transport's device.
-struct Message {
+struct Transfer {
   int peer = 0;
   char* data = nullptr;
   size_t bytes = 0;
@@ -34,7 +34,7 @@ class Transport {
   /// True when messages lie in device memory, false for host memory.
   virtual bool on_device() const = 0;
   /// Completes both. CommError names a peer that is gone or late.
-  virtual void exchange(std::span<const Message> out, std::span<const Message> in) = 0;
+  virtual void exchange(std::span<const Transfer> out, std::span<const Transfer> in) = 0;
 };
 
 /// Who sent how many bytes, by collective.

@@ -54,14 +54,14 @@ class GlooTransport final : public Transport {
   const char* name() const override { return "gloo"; }
   bool on_device() const override { return false; }
 
-  void exchange(std::span<const Message> out, std::span<const Message> in) override {
+  void exchange(std::span<const Transfer> out, std::span<const Transfer> in) override {
     const uint64_t slot = slot_++;  // the same on all processes, so exchanges cannot mix
     std::vector<std::unique_ptr<gloo::transport::UnboundBuffer>> receiving, sending;
-    for (const Message& message : in) {
+    for (const Transfer& message : in) {
       receiving.push_back(context_->createUnboundBuffer(message.data, message.bytes));
       receiving.back()->recv(message.peer, slot);
     }
-    for (const Message& message : out) {
+    for (const Transfer& message : out) {
       sending.push_back(context_->createUnboundBuffer(message.data, message.bytes));
       sending.back()->send(message.peer, slot);
     }

@@ -120,7 +120,7 @@ void every_collective(Communicator& comm) {
 TEST_CASE("every collective equals a plain computation on 1 to 4 ranks") {
   for (const int size : {1, 2, 3, 4}) {
     CAPTURE(size);
-    on_ranks(size, [](Job& job) { every_collective(*job.world("test")); });
+    on_ranks(size, [](Peers& job) { every_collective(*job.world("test")); });
   }
 }
 
@@ -128,7 +128,7 @@ TEST_CASE("sums of bf16 are made in f32, in the order of the ranks, and equal on
   constexpr int kRanks = 3;
   constexpr int64_t kCount = 500;
   std::vector<Tensor> results(kRanks);
-  on_ranks(kRanks, [&](Job& job) {
+  on_ranks(kRanks, [&](Peers& job) {
     const auto comm = job.world("test");
     Tensor t = random_tensor({kCount}, DType::kBF16, static_cast<uint64_t>(job.rank() + 1));
     comm->all_reduce(t, ReduceOp::kSum, "grad all-reduce");
@@ -147,7 +147,7 @@ TEST_CASE("sums of bf16 are made in f32, in the order of the ranks, and equal on
 }
 
 TEST_CASE("groups of a mesh are apart, and bytes are counted as the formulas say") {
-  on_ranks(4, [](Job& job) {
+  on_ranks(4, [](Peers& job) {
     Mesh mesh = Mesh::connect(job, 2, 2);
     Tensor t = Tensor::from(std::vector<float>{static_cast<float>(1 << job.rank())}, {1});
     mesh.context->all_reduce(t, ReduceOp::kSum, "pair");

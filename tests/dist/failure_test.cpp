@@ -15,12 +15,12 @@ using namespace lh::test;
 namespace {
 
 /// The message of the CommError that function(job) ends with, per rank.
-std::vector<std::string> messages(int size, const std::function<void(Job&)>& function,
+std::vector<std::string> messages(int size, const std::function<void(Peers&)>& function,
                                   const GlooOptions& gloo = loopback()) {
   std::vector<std::string> all(static_cast<size_t>(size));
   on_ranks(
       size,
-      [&](Job& job) {
+      [&](Peers& job) {
         try {
           function(job);
         } catch (const CommError& error) {
@@ -35,7 +35,7 @@ std::vector<std::string> messages(int size, const std::function<void(Job&)>& fun
 
 TEST_CASE("processes at different places are told who is where within seconds") {
   const Timer timer;
-  const auto all = messages(4, [](Job& job) {
+  const auto all = messages(4, [](Peers& job) {
     const auto comm = job.world("test");
     Tensor t = Tensor::zeros({100}, DType::kF32);
     comm->set_step(17);
@@ -56,7 +56,7 @@ TEST_CASE("processes at different places are told who is where within seconds") 
 
 TEST_CASE("another size or dtype is a mismatch too") {
   for (const bool other_dtype : {false, true}) {
-    const auto all = messages(2, [&](Job& job) {
+    const auto all = messages(2, [&](Peers& job) {
       const auto comm = job.world("test");
       const bool odd = job.rank() == 1;
       Tensor t = Tensor::zeros({odd && !other_dtype ? 11 : 10},
@@ -70,7 +70,7 @@ TEST_CASE("another size or dtype is a mismatch too") {
 }
 
 TEST_CASE("a communicator that failed says so again") {
-  messages(2, [](Job& job) {
+  messages(2, [](Peers& job) {
     const auto comm = job.world("test");
     Tensor t = Tensor::zeros({job.rank() + 1}, DType::kF32);
     std::string first;
@@ -93,7 +93,7 @@ TEST_CASE("a process that never comes to a collective is a timeout with its labe
   const Timer timer;
   const auto all = messages(
       2,
-      [](Job& job) {
+      [](Peers& job) {
         const auto comm = job.world("test");
         Tensor t = Tensor::zeros({1}, DType::kF32);
         if (job.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(2500));
@@ -116,7 +116,7 @@ TEST_CASE("a process that is killed ends the job with its name as the one cause"
     if (pid == 0) {
       std::string message = "no error";
       try {
-        Job job({.rank = rank, .size = kRanks, .master = {"127.0.0.1", server.port()}}, loopback(),
+        Peers job({.rank = rank, .size = kRanks, .master = {"127.0.0.1", server.port()}}, loopback(),
                 connect_tcp_store({"127.0.0.1", server.port()}, std::chrono::seconds(10)));
         const auto comm = job.world("test");
         Tensor t = Tensor::zeros({100}, DType::kF32);

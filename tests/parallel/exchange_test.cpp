@@ -52,7 +52,7 @@ void for_each_layout(F&& function) {
   for (const int size : {1, 2, 4})
     for (const ContextOrder order : {ContextOrder::kContiguous, ContextOrder::kZigzag})
       for (const auto& offsets : kPackings) {
-        on_ranks(size, [&](Job& job) {
+        on_ranks(size, [&](Peers& job) {
           const auto group = job.world("context");
           const ContextLayout layout(offsets, order, *group);
           function(layout);
@@ -114,7 +114,7 @@ TEST_CASE("attention over exchanged heads equals that of one process, forward an
 }
 
 TEST_CASE("heads that the group does not divide are refused") {
-  on_ranks(2, [](Job& job) {
+  on_ranks(2, [](Peers& job) {
     const auto group = job.world("context");
     const std::vector<int64_t> offsets{0, 8};
     const ContextLayout layout(offsets, ContextOrder::kZigzag, *group);
@@ -143,7 +143,7 @@ TEST_CASE("a halo brings the rows to the left, of the same document only") {
 }
 
 TEST_CASE("rows that travel are those the plan counts") {
-  on_ranks(4, [](Job& job) {
+  on_ranks(4, [](Peers& job) {
     const auto group = job.world("context");
     const std::vector<int64_t> offsets{0, 64};
     const ContextLayout layout(offsets, ContextOrder::kContiguous, *group);
@@ -162,7 +162,7 @@ TEST_CASE("states before each run are those of a sequential recurrence, and so a
   for (const int64_t transition_rank : {2, 3, 4})
     for (const int size : {1, 2, 3})
       for (const ContextOrder order : {ContextOrder::kContiguous, ContextOrder::kZigzag}) {
-        on_ranks(size, [&](Job& job) {
+        on_ranks(size, [&](Peers& job) {
           const auto group = job.world("context");
           const std::vector<int64_t> offsets{0, 40};
           const ContextLayout layout(offsets, order, *group);

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "dist/job.h"
+#include "dist/peers.h"
 
 namespace lh::test {
 
@@ -16,7 +16,7 @@ inline GlooOptions loopback(std::chrono::milliseconds timeout = std::chrono::sec
 }
 
 /// Calls function(job) on `size` threads that share a store; throws the first exception of the lowest rank.
-inline void on_ranks(int size, const std::function<void(Job&)>& function,
+inline void on_ranks(int size, const std::function<void(Peers&)>& function,
                      const GlooOptions& gloo = loopback()) {
   const std::shared_ptr<Store> store = make_memory_store();
   std::vector<std::exception_ptr> failures(static_cast<size_t>(size));
@@ -25,7 +25,7 @@ inline void on_ranks(int size, const std::function<void(Job&)>& function,
     for (int rank = 0; rank < size; ++rank)
       threads.emplace_back([&, rank] {
         try {
-          Job job({.rank = rank, .size = size, .master = {}}, gloo, store,
+          Peers job({.rank = rank, .size = size, .master = {}}, gloo, store,
                   {.beat = std::chrono::milliseconds(100), .patience = std::chrono::milliseconds(400)});
           function(job);
         } catch (...) {

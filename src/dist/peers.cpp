@@ -1,4 +1,4 @@
-#include "dist/job.h"
+#include "dist/peers.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -23,7 +23,7 @@ MeshPlace mesh_place(int rank, int size, int64_t data, int64_t context) {
   return place;
 }
 
-Job::Job(const JobPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> store,
+Peers::Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> store,
          const JobBoard::Options& board)
     : place_(place), gloo_(gloo), store_(std::move(store)) {
   if (place.size == 1) return;
@@ -39,9 +39,9 @@ Job::Job(const JobPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> 
       board);
 }
 
-Job::~Job() = default;
+Peers::~Peers() = default;
 
-std::unique_ptr<Communicator> Job::group(const std::string& name, const std::vector<int>& members) {
+std::unique_ptr<Communicator> Peers::group(const std::string& name, const std::vector<int>& members) {
   const auto found = std::find(members.begin(), members.end(), place_.rank);
   if (found == members.end()) return nullptr;
   const int rank = static_cast<int>(found - members.begin()), size = static_cast<int>(members.size());
@@ -51,17 +51,17 @@ std::unique_ptr<Communicator> Job::group(const std::string& name, const std::vec
   return std::make_unique<Communicator>(name, rank, members, transport, transport, board_);
 }
 
-std::unique_ptr<Communicator> Job::world(const std::string& name) {
+std::unique_ptr<Communicator> Peers::world(const std::string& name) {
   std::vector<int> all(static_cast<size_t>(place_.size));
   std::iota(all.begin(), all.end(), 0);
   return group(name, all);
 }
 
-void Job::set_place(const std::string& place) {
+void Peers::set_place(const std::string& place) {
   if (board_ != nullptr) board_->set_place(place, false);
 }
 
-Mesh Mesh::connect(Job& job, int64_t data, int64_t context) {
+Mesh Mesh::connect(Peers& job, int64_t data, int64_t context) {
   Mesh mesh;
   mesh.place = mesh_place(job.rank(), job.size(), data, context);
   mesh.world = job.world("world");

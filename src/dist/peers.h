@@ -13,7 +13,7 @@
 namespace lh {
 
 /// This process among the others of its job.
-struct JobPlace {
+struct PeerPlace {
   int rank = 0, size = 1;
   Endpoint master;            // where rank 0 serves the store; unused when size is 1
   std::string attempt = "0";  // differs between restarts, so that no process meets one of an earlier try
@@ -28,12 +28,12 @@ struct MeshPlace {
 /// ConfigError when context (and data, unless it is 0: as many as fit) does not fill the job exactly.
 MeshPlace mesh_place(int rank, int size, int64_t data, int64_t context);
 
-class Job {
+class Peers {
  public:
   /// Waits for all processes. CommError names what is missing. `store`: used in place of the master's (threads).
-  Job(const JobPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> store = nullptr,
+  Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> store = nullptr,
       const JobBoard::Options& board = {});
-  ~Job();
+  ~Peers();
 
   int rank() const { return place_.rank; }
   int size() const { return place_.size; }
@@ -46,7 +46,7 @@ class Job {
   void set_place(const std::string& place);
 
  private:
-  JobPlace place_;
+  PeerPlace place_;
   GlooOptions gloo_;
   std::unique_ptr<TcpStoreServer> server_;
   std::shared_ptr<Store> store_;
@@ -58,7 +58,7 @@ struct Mesh {
   MeshPlace place;
   std::unique_ptr<Communicator> world, context;
 
-  static Mesh connect(Job& job, int64_t data, int64_t context);
+  static Mesh connect(Peers& job, int64_t data, int64_t context);
 };
 
 }  // namespace lh
