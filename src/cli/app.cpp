@@ -165,6 +165,21 @@ void add_launch(CLI::App& app, Action& action, const std::vector<std::string>& p
   });
 }
 
+void add_parity(CLI::App& app, Action& action) {
+  auto args = std::make_shared<ParityArguments>();
+  CLI::App* command = app.add_subcommand(
+      "cp-parity", "Compare training steps under several splits of each sequence, in f64 on the CPU");
+  command->add_option("recipe", args->recipe, "Recipe YAML file")->required();
+  command->add_option("--cp", args->contexts, "Processes per sequence")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--steps", args->steps, "Optimizer steps")->capture_default_str();
+  command->add_option("--tolerance", args->tolerance, "Largest relative difference that is equal")
+      ->capture_default_str();
+  command->add_option("--set", args->sets, "Override one key of the recipe")->type_name("KEY=VALUE");
+  command->callback([args, &action] { action = [args] { return parity_command(*args); }; });
+}
+
 void add_bench(CLI::App& app, Action& action) {
   auto args = std::make_shared<BenchArguments>();
   CLI::App* command = app.add_subcommand("bench", "Measure this machine and what we make of it");
@@ -236,6 +251,7 @@ int run_app(int argc, char** argv) {
   add_generate(app, action);
   add_data(app, action);
   add_recipe(app, action);
+  add_parity(app, action);
   add_bench(app, action);
   app.add_subcommand("doctor", "What this machine has, and what that enables")->callback([&action] {
     action = doctor_command;

@@ -13,6 +13,14 @@ struct TrainArguments {
   bool resume = false;
   std::string replay;  // a bundle; recipe is then unused
 };
+struct ParityArguments {
+  std::string recipe;
+  std::vector<std::string> sets;
+  std::vector<int> contexts{1, 2, 4};
+  int64_t steps = 2;
+  double tolerance = 1e-8;
+};
+int parity_command(const ParityArguments& arguments);
 int train_command(const TrainArguments& arguments);
 
 struct EvalArguments {

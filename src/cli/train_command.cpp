@@ -58,12 +58,14 @@ int train_command(const TrainArguments& arguments) {
   const TrainSummary summary = train(recipe, arguments.resume || again, events);
   progress.clear();
   if (summary.end == TrainEnd::kStopped) {
+    if (summary.checkpoint.empty()) return kExitStopped;  // another process saved, and says so
     log_warn("stopped by signal {} at step {}; saved to {}. Go on with: longhand train {} --resume",
              stop_signal(), summary.step, summary.checkpoint.string(), arguments.recipe);
     return kExitStopped;
   }
-  print_line(progress, fmt::format("done: {} steps, checkpoint {}", summary.step,
-                                   summary.checkpoint.string()));
+  if (!summary.checkpoint.empty())  // of several processes one saves
+    print_line(progress, fmt::format("done: {} steps, checkpoint {}", summary.step,
+                                     summary.checkpoint.string()));
   return kExitOk;
 }
 

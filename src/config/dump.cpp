@@ -87,9 +87,9 @@ class Dumper {
         lines += fmt::format("\n{}  {}:\n{}", indent_, scalar(name), nested(entry, 4));
       return lines;
     } else if constexpr (kIsSection<T>) {
-      return "\n" + nested(value, 2);
+      return fmt::format("\n{}", nested(value, 2));
     } else {
-      return " " + scalar(value);
+      return fmt::format(" {}", scalar(value));
     }
   }
 

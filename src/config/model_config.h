@@ -67,6 +67,7 @@ struct MixerConfig {
   int64_t sinks = 0;             // leading tokens of a document that stay visible
   bool rope = true;              // false: no position encoding (NoPE)
   bool output_gate = false;
+  std::string context = "auto";  // auto | gather | heads
 
   bool operator==(const MixerConfig&) const = default;
 
@@ -132,6 +133,11 @@ void MixerConfig::visit(Visitor& v, Self& self) {
   v.field("output_gate", self.output_gate,
           Doc{"multiply the heads' outputs by a learned sigmoid gate of the layer's input"},
           Rule{});
+  v.field("context", self.context,
+          Doc{"how processes that share a sequence (parallel.context) work together. gather: keys and "
+              "values come to the queries that see them; heads: each process takes some heads of all "
+              "tokens (Ulysses); auto: whichever moves less"},
+          one_of({"auto", "gather", "heads"}));
 }
 
 template <typename Visitor, typename Self>

@@ -108,8 +108,9 @@ struct ScheduleConfig {
 };
 
 struct ParallelConfig {
-  int64_t data = 1;
+  int64_t data = 0;
   int64_t context = 1;
+  std::string layout = "zigzag";  // zigzag | contiguous
 
   bool operator==(const ParallelConfig&) const = default;
   template <typename Visitor, typename Self>
@@ -293,10 +294,16 @@ void ScheduleConfig::visit(Visitor& v, Self& self) {
 
 template <typename Visitor, typename Self>
 void ParallelConfig::visit(Visitor& v, Self& self) {
-  v.field("data", self.data, Doc{"processes that each hold other sequences", "processes"},
+  v.field("data", self.data,
+          Doc{"groups of processes that each take other sequences; 0: all processes / context",
+              "groups"},
+          at_least(0));
+  v.field("context", self.context, Doc{"processes that share each sequence", "processes"},
           positive());
-  v.field("context", self.context, Doc{"processes that share one sequence", "processes"},
-          positive());
+  v.field("layout", self.layout,
+          Doc{"which tokens of a sequence a process holds. zigzag: one piece from the front and one "
+              "from the back, equal work under causal attention; contiguous: one piece"},
+          one_of({"zigzag", "contiguous"}));
 }
 
 template <typename Visitor, typename Self>

@@ -123,10 +123,15 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
               "wsd needs decay_steps of at least 1");
   rules.check(s.kind == "wsd" || s.decay_steps == 0, {"schedule.decay_steps", "schedule.kind"},
               fmt::format("belongs to kind wsd, not to {}", s.kind));
-  for (const auto& [key, value] :
-       {std::pair{"parallel.data", r.parallel.data}, {"parallel.context", r.parallel.context}})
-    rules.check(value == 1, {key},
-                fmt::format("expected 1, got {}: this version trains in one process", value));
+  const int64_t context = r.parallel.context;
+  for (const auto& [name, mixer] : r.model.mixers)
+    rules.check(mixer.context != "heads" ||
+                    (divides(context, r.model.num_heads) &&
+                     divides(context, r.model.resolved_num_kv_heads())),
+                {fmt::format("model.mixers.{}.context", name), "parallel.context"},
+                fmt::format("heads needs num_heads {} and num_kv_heads {} to be multiples of "
+                            "parallel.context {}",
+                            r.model.num_heads, r.model.resolved_num_kv_heads(), context));
   rules.check(r.eval.every_steps == 0 || !r.data.valid.empty(), {"eval.every_steps", "data.valid"},
               "evaluation needs data.valid");
   rules.check(r.eval.sample_tokens < r.model.max_position,

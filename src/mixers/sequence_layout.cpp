@@ -55,6 +55,22 @@ SequenceLayout SequenceLayout::reusable(std::span<const int64_t> offsets, Device
   return layout;
 }
 
+SequenceLayout SequenceLayout::shared(std::shared_ptr<const ContextLayout> context,
+                                      Device device) {
+  SequenceLayout layout;
+  std::vector<int32_t> positions;
+  for (const AttentionSegment& part : context->local_segments())
+    for (int64_t i = 0; i < part.query_length; ++i)
+      positions.push_back(static_cast<int32_t>(part.query_offset + i));
+  Contents& contents = *layout.contents_;
+  contents.positions = on_device(positions, device);
+  contents.segments = context->local_segments();
+  for (const AttentionSegment& document : context->whole_segments())
+    contents.longest = std::max(contents.longest, document.key_length);
+  contents.context = std::move(context);
+  return layout;
+}
+
 SequenceLayout SequenceLayout::run(int64_t first, int64_t count, Device device) {
   SequenceLayout layout;
   std::vector<int32_t> positions(static_cast<size_t>(count));

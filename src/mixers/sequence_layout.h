@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/attention.h"
+#include "parallel/context_layout.h"
 #include "tensor/tensor.h"
 
 namespace lh {
@@ -21,6 +22,10 @@ class SequenceLayout {
   /// One run of `count` rows at positions [first, first + count) of one document (decoding).
   static SequenceLayout run(int64_t first, int64_t count, Device device = kCpuDevice);
 
+  /// This process's rows of documents that a context-parallel group shares.
+  static SequenceLayout shared(std::shared_ptr<const ContextLayout> context,
+                               Device device = kCpuDevice);
+
   /// Other documents over as many rows, in this layout and all its copies, in stream order. False when
   /// there are so many of them that arrays moved: recorded steps must be recorded again. Only for
   /// reusable layouts; throws when offsets end at another row.
@@ -28,8 +33,10 @@ class SequenceLayout {
 
   const Tensor& positions() const { return contents_->positions; }  // [rows] i32
   int64_t rows() const { return positions().size(0); }
-  int64_t longest() const { return contents_->longest; }  // largest position + 1
+  int64_t longest() const { return contents_->longest; }  // largest position + 1, in any process
   std::span<const AttentionSegment> segments() const { return contents_->segments; }
+  /// Where the other rows of these documents are; nullptr when all are here.
+  const ContextLayout* context() const { return contents_->context.get(); }
 
   /// The plan of causal attention among the rows of each segment; equal calls share one plan.
   std::shared_ptr<const AttentionPlan> plan(const AttentionMask& mask, double scale) const;
@@ -40,6 +47,7 @@ class SequenceLayout {
     int64_t longest = 0;
     std::vector<AttentionSegment> segments;
     int64_t segment_capacity = 0;  // AttentionPlan
+    std::shared_ptr<const ContextLayout> context;
     std::vector<std::shared_ptr<AttentionPlan>> plans;
   };
   std::shared_ptr<Contents> contents_ = std::make_shared<Contents>();

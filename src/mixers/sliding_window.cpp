@@ -11,6 +11,8 @@ namespace lh {
 SlidingWindowMixer::SlidingWindowMixer(const MixerContext& context)
     : projections_(context),
       mask_{context.config.window, context.config.sinks},
+      scheme_(context_scheme(context.config.context)),
+      prefix_(context.prefix),
       dtype_(context.store.compute_dtype()),
       device_(context.store.device()) {
   if (mask_.window < 1)
@@ -20,7 +22,8 @@ SlidingWindowMixer::SlidingWindowMixer(const MixerContext& context)
 
 Variable SlidingWindowMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   const auto [q, k, v] = projections_.project(x, layout);
-  return projections_.output(attention(q, k, v, layout.plan(mask_, projections_.scale())), x);
+  return projections_.output(
+      attend(q, k, v, layout, mask_, projections_.scale(), scheme_, prefix_), x);
 }
 
 std::unique_ptr<MixerCache> SlidingWindowMixer::make_cache(int64_t max_tokens) const {

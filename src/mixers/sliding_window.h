@@ -2,6 +2,7 @@
 // Mistral), and over the first `sinks` tokens of the document (Xiao et al. 2023, StreamingLLM).
 #pragma once
 
+#include "mixers/attend.h"
 #include "mixers/attention_projections.h"
 
 namespace lh {
@@ -22,6 +23,8 @@ class SlidingWindowMixer final : public TokenMixer {
  private:
   AttentionProjections projections_;
   AttentionMask mask_;
+  ContextScheme scheme_;
+  std::string prefix_;
   DType dtype_;
   Device device_;
 };

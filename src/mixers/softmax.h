@@ -2,6 +2,7 @@
 // NoPE and output gate.
 #pragma once
 
+#include "mixers/attend.h"
 #include "mixers/attention_projections.h"
 
 namespace lh {
@@ -21,6 +22,8 @@ class SoftmaxMixer final : public TokenMixer {
 
  private:
   AttentionProjections projections_;
+  ContextScheme scheme_;
+  std::string prefix_;
   DType dtype_;
   Device device_;
 };

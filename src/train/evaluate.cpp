@@ -8,6 +8,7 @@
 
 #include "base/timer.h"
 #include "train/batch_tensors.h"
+#include "train/team.h"
 
 namespace lh {
 
@@ -17,7 +18,8 @@ double EvalResult::perplexity() const {
 
 EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int64_t sequences,
                     const std::function<bool()>& stop,
-                    const std::function<void(double)>& progress) {
+                    const std::function<void(double)>& progress, const Team* team) {
+  const bool shared = team != nullptr && !team->alone();
   const Timer timer;
   const GradMode off(false);
   constexpr int kBuckets = 48;
@@ -25,28 +27,52 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
   std::array<int64_t, kBuckets> counts{};
   double total = 0, bytes = 0;
   EvalResult result;
-  for (int64_t first = 0; first < batches.sequences(); first += sequences) {
-    if (stop && stop()) {
+  int64_t part = 0;
+  for (int64_t first = 0; first < batches.sequences(); first += sequences, ++part) {
+    const bool told = stop && stop();
+    // A team asks its members once in a round of all data groups.
+    const bool round = !shared || part % team->place().data == 0;
+    if (round && (shared ? team->any(told, "stop signal") : told)) {
       result.stopped = true;
       break;
     }
+    if (shared && part % team->place().data != team->place().data_rank) continue;
     const Batch batch =
         batches.make_batch(first, std::min(sequences, batches.sequences() - first));
-    const BatchTensors tensors = BatchTensors::from(batch, model.device());
+    const BatchTensors tensors = shared ? team->tensors(batch, model.device())
+                                        : BatchTensors::from(batch, model.device());
+    const Batch mine = shared ? team->rows(batch) : Batch();
+    const Batch& rows = shared ? mine : batch;
     const Tensor losses =
         model.loss(tensors.tokens, tensors.targets, tensors.layout).losses.to(kCpuDevice);
     const auto values = losses.span<float>();
     for (size_t i = 0; i < values.size(); ++i) {
-      if (batch.targets[i] < 0) continue;
+      if (rows.targets[i] < 0) continue;
       // Position p has p + 1 tokens of context; bucket b holds contexts of [2^b, 2^(b+1)).
-      const int bucket = std::bit_width(static_cast<uint32_t>(batch.positions[i]) + 1u) - 1;
+      const int bucket = std::bit_width(static_cast<uint32_t>(rows.positions[i]) + 1u) - 1;
       sums[static_cast<size_t>(bucket)] += values[i];
       ++counts[static_cast<size_t>(bucket)];
       total += values[i];
+      ++result.targets;
     }
-    result.targets += batch.valid_targets;
-    bytes += batch.target_bytes;
+    // Of a batch that a context group shares, one process counts the bytes.
+    if (!shared || team->place().context_rank == 0) bytes += batch.target_bytes;
     if (progress) progress(static_cast<double>(first) / static_cast<double>(batches.sequences()));
+  }
+  if (shared) {
+    Tensor numbers = Tensor::empty({2 * kBuckets + 3}, DType::kF64);
+    double* at = numbers.data<double>();
+    std::copy(sums.begin(), sums.end(), at);
+    std::copy(counts.begin(), counts.end(), at + kBuckets);
+    at[2 * kBuckets] = total;
+    at[2 * kBuckets + 1] = bytes;
+    at[2 * kBuckets + 2] = static_cast<double>(result.targets);
+    team->sum(numbers, "evaluation");
+    std::copy_n(at, kBuckets, sums.begin());
+    for (size_t b = 0; b < kBuckets; ++b) counts[b] = std::llround(at[kBuckets + b]);
+    total = at[2 * kBuckets];
+    bytes = at[2 * kBuckets + 1];
+    result.targets = std::llround(at[2 * kBuckets + 2]);
   }
   result.seconds = timer.seconds();
   if (result.targets == 0) {

@@ -9,6 +9,8 @@
 
 namespace lh {
 
+class Team;
+
 struct EvalResult {
   double loss = 0;           // nats per token, total loss / total valid targets
   double bits_per_byte = 0;  // total loss / ln 2 / bytes of text
@@ -29,9 +31,11 @@ struct EvalResult {
 
 /// Every target of `batches` once, `sequences` at a time. `stop` is asked before each batch: true
 /// ends the evaluation with what was seen (`targets` says how much, maybe 0). `progress` gets the
-/// share done. Throws Error when the data holds no target at all.
+/// share done. Throws Error when the data holds no target at all. The processes of a team share the
+/// work, call it together, and get the same result.
 EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int64_t sequences,
                     const std::function<bool()>& stop = nullptr,
-                    const std::function<void(double)>& progress = nullptr);
+                    const std::function<void(double)>& progress = nullptr,
+                    const Team* team = nullptr);
 
 }  // namespace lh

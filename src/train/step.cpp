@@ -20,8 +20,18 @@ double share_of_target(const StepContext& context) {
   return 1 / static_cast<double>(context.valid_targets);
 }
 
+bool shared(const StepContext& context) {
+  return context.team != nullptr && !context.team->alone();
+}
+
+/// Processes that share a step stop before it or after it, all together: train_step asks.
 bool must_stop(const StepContext& context) {
-  return context.stop && context.stop();
+  return !shared(context) && context.stop && context.stop();
+}
+
+BatchTensors tensors_of(const StepContext& context, const Batch& batch) {
+  return shared(context) ? context.team->tensors(batch, context.model.device())
+                         : BatchTensors::from(batch, context.model.device());
 }
 
 /// Backward is twice the forward's arithmetic (gradients by input and by weight); a recomputed
@@ -52,7 +62,7 @@ void enqueue_update(const StepContext& context, const StepNumbers& numbers, Step
 void finish(const StepContext& context, const StepNumbers& numbers, StepResult& result) {
   const Tensor host = numbers.on_host();
   const auto values = host.span<double>();
-  for (int64_t micro = 0; micro < context.micro_batches; ++micro)
+  for (int64_t micro = 0; micro < numbers.micro_batches(); ++micro)
     result.loss += values[static_cast<size_t>(micro)] * share_of_target(context);
   result.grad_norm = std::sqrt(values.back());
   if (!std::isfinite(result.loss)) result.non_finite = "loss";
@@ -60,6 +70,26 @@ void finish(const StepContext& context, const StepNumbers& numbers, StepResult& 
     result.non_finite =
         first_non_finite_gradient(context.model.parameters()).value_or("gradient norm");
   if (!result.non_finite.empty()) context.optimizer.set_steps(context.optimizer.steps() - 1);
+}
+
+/// The rest of a step after this process's micro-batches: sums over all processes, then the same
+/// update on each.
+StepResult finish_together(const StepContext& context, double learning_rate_factor,
+                           const StepNumbers& local, StepState& state, StepResult result) {
+  const Team& team = *context.team;
+  const Device device = context.model.device();
+  team.sum_gradients(context.model.parameters());
+  const StepNumbers numbers(1, device);
+  Tensor loss = numbers.loss(0);
+  LH_DISPATCH(device, "step", sum(local.losses(), loss, false));
+  team.sum(loss, "loss");
+  Tensor flops = Tensor::from(std::vector<double>{result.flops}, {1});
+  team.sum(flops, "arithmetic");
+  result.flops = flops.item();
+  context.optimizer.prepare(learning_rate_factor);
+  enqueue_update(context, numbers, state);
+  finish(context, numbers, result);
+  return result;
 }
 
 /// Micro-batches are enqueued as they come.
@@ -72,15 +102,16 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
     if (must_stop(context)) return {.stopped = true};
     const BatchTensors batch = micro == 0 && state.ahead
                                    ? *std::exchange(state.ahead, std::nullopt)
-                                   : BatchTensors::from(context.batch(micro), device);
+                                   : tensors_of(context, context.batch(micro));
     result.flops += useful_flops(context, batch);
     enqueue_micro_batch(context, batch, numbers.loss(micro));
   }
+  if (shared(context)) return finish_together(context, learning_rate_factor, numbers, state, result);
   context.optimizer.prepare(learning_rate_factor);
   enqueue_update(context, numbers, state);
   if (context.next && context.state != nullptr)
     if (const std::optional<Batch> batch = context.next())
-      state.ahead = BatchTensors::from(*batch, device);
+      state.ahead = tensors_of(context, *batch);
   finish(context, numbers, result);
   return result;
 }
@@ -122,7 +153,7 @@ StepResult recorded_step(const StepContext& context, double learning_rate_factor
 
 bool may_be_recorded(const StepContext& context) {
   if constexpr (kWithCuda)
-    return context.state != nullptr && !context.model.device().is_cpu() &&
+    return context.state != nullptr && !shared(context) && !context.model.device().is_cpu() &&
            context.recipe.precision.cuda_graphs == "auto" && context.model.is_recordable() &&
            !gpu::synchronous();
   return false;
@@ -133,6 +164,8 @@ bool may_be_recorded(const StepContext& context) {
 StepResult train_step(const StepContext& context, double learning_rate_factor) {
   StepState fresh;
   StepState& state = context.state != nullptr ? *context.state : fresh;
+  if (shared(context) && context.team->any(context.stop && context.stop(), "stop signal"))
+    return {.stopped = true};
   return may_be_recorded(context) ? recorded_step(context, learning_rate_factor, state)
                                   : eager_step(context, learning_rate_factor, state);
 }

@@ -15,13 +15,14 @@
 #include "optim/optimizer.h"
 #include "train/batch_tensors.h"
 #include "train/recorded_step.h"
+#include "train/team.h"
 
 namespace lh {
 
 struct StepResult {
   double loss = 0;       // total loss / valid targets of the global batch
   double grad_norm = 0;  // before clipping
-  double flops = 0;      // useful arithmetic, forward and backward
+  double flops = 0;      // useful arithmetic, forward and backward, of all processes
   bool stopped = false;  // `stop` said so between micro-batches: nothing was updated
   std::string non_finite = {};  // "" or the name of the first bad tensor: nothing was updated
 };
@@ -65,6 +66,8 @@ struct StepContext {
   /// empty; needs `state`.
   std::function<std::optional<Batch>()> next = nullptr;
   StepState* state = nullptr;  // null: a fresh one
+  /// The processes that share the step; null: this one alone. All call train_step together.
+  const Team* team = nullptr;
 };
 
 /// A step of a CUDA device with a `state` is recorded and launched as one graph, where the model and

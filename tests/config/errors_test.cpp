@@ -75,7 +75,8 @@ TEST_CASE("rules between keys name all values that matter") {
             "long_factor: expected head_dim / 2 = 8 numbers, got 0"},
            {{"model.rope_scaling={type: llama3, high_freq_factor: 1}"},
             "more than low_freq_factor 1"},
-           {{"parallel.data=2"}, "one process"},
+           {{"parallel.context=7", "model.mixers.attn.context=heads"},
+            "multiples of parallel.context 7"},
            {{"data.train=[]"}, "--set data.train=[]: data.train: expected at least one entry"},
            {{"data.train=[{path: a.h5, weight: 0}]"}, "data.train.0.weight: expected above 0"},
        }) {

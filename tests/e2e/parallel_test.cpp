@@ -1,0 +1,125 @@
+// Training by several processes as a user starts it: every split trains the same, and a run goes on with another
+// number of processes.
+#include <nlohmann/json.hpp>
+
+#include <sstream>
+
+#include "workspace.h"
+
+namespace {
+
+using namespace lh;
+using namespace lh::test;
+
+std::vector<std::string> together(int processes, std::vector<std::string> train) {
+  std::vector<std::string> command = {"launch", "--standalone", "--nproc-per-node",
+                                      std::to_string(processes), "--"};
+  command.insert(command.end(), train.begin(), train.end());
+  return command;
+}
+
+/// Loss and gradient norm per step, and the last evaluation's loss.
+std::vector<double> curve(const Workspace& w, const std::string& name) {
+  std::vector<double> values;
+  std::istringstream lines(read_file(w.root / name / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto record = nlohmann::json::parse(line);
+    values.push_back(record.at("loss"));
+    if (record.contains("grad_norm")) values.push_back(record.at("grad_norm"));
+  }
+  return values;
+}
+
+void check_same(const std::vector<double>& got, const std::vector<double>& want) {
+  REQUIRE(got.size() == want.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    CAPTURE(i);
+    CHECK(got[i] == doctest::Approx(want[i]).epsilon(2e-6));  // f32, sums in another order
+  }
+}
+
+const std::vector<std::string> kShort = {"--set", "schedule.steps=6", "--set", "eval.every_steps=3",
+                                         "--set", "checkpoint.every_steps=3", "--set",
+                                         "eval.sample_tokens=0"};
+
+std::vector<std::string> with(std::vector<std::string> arguments, std::vector<std::string> more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+}  // namespace
+
+TEST_CASE("every mesh of processes trains and evaluates as one process does") {
+  const Workspace w;
+  const Outcome alone = w.run(w.train("alone", kShort));
+  INFO(alone.output);
+  REQUIRE(alone.code == 0);
+  const std::vector<double> want = curve(w, "alone");
+  struct Split {
+    int processes;
+    std::vector<std::string> sets;
+  };
+  const std::vector<Split> splits = {
+      {2, {}},                                                   // data parallel
+      {3, {}},                                                   // uneven shares
+      {2, {"--set", "parallel.context=2"}},                      // zigzag
+      {3, {"--set", "parallel.context=3", "--set", "parallel.layout=contiguous"}},
+      {4, {"--set", "parallel.context=2", "--set", "model.mixers.full.context=heads"}},
+      {2, {"--set", "parallel.context=2", "--set", "precision.recompute=block"}},
+  };
+  for (size_t i = 0; i < splits.size(); ++i) {
+    CAPTURE(i);
+    const std::string name = fmt::format("split{}", i);
+    const Outcome o =
+        w.run(together(splits[i].processes, w.train(name, with(kShort, splits[i].sets))));
+    INFO(o.output);
+    REQUIRE(o.code == 0);
+    check_same(curve(w, name), want);
+    // One process writes and prints.
+    CHECK(o.output.find("done: 6 steps") == o.output.rfind("done: 6 steps"));
+  }
+}
+
+TEST_CASE("a run goes on with another number of processes as if it had not stopped") {
+  const Workspace w;
+  const auto steady = with(kShort, {"--set", "schedule.kind=constant", "--set", "schedule.warmup_steps=0"});
+  REQUIRE(w.run(w.train("whole", steady)).code == 0);
+  REQUIRE(w.run(together(2, with(w.train("parts", steady), {"--set", "schedule.steps=3"}))).code == 0);
+  const Outcome more = w.run(
+      together(4, with(w.train("parts", steady), {"--resume", "--set", "parallel.context=2"})));
+  INFO(more.output);
+  REQUIRE(more.code == 0);
+  CHECK(more.output.find("from step 3") != std::string::npos);
+  check_same(curve(w, "parts"), curve(w, "whole"));
+}
+
+TEST_CASE("cp-parity compares every split and fails when one differs by more than it may") {
+  const Workspace w;
+  std::vector<std::string> command = w.train("unused");
+  command[0] = "cp-parity";
+  const Outcome equal = w.run(with(command, {"--cp", "1,2,4", "--steps", "1"}));
+  INFO(equal.output);
+  CHECK(equal.code == 0);
+  CHECK(equal.output.find("equal: the largest relative difference") != std::string::npos);
+  const Outcome differs = w.run(with(command, {"--cp", "3", "--steps", "1", "--tolerance", "1e-30"}));
+  CHECK(differs.code == 1);
+  CHECK(differs.output.find("DIFFERENT") != std::string::npos);
+  const Outcome muon = w.run(with(command, {"--cp", "2", "--steps", "2", "--set", "optim.kind=muon",
+                                            "--set", "parallel.layout=contiguous"}));
+  CHECK(muon.code == 0);
+}
+
+TEST_CASE("a mesh that does not fit is refused by one message and its exit code") {
+  const Workspace w;
+  const Outcome o = w.run(together(3, w.train("bad", {"--set", "parallel.context=2"})));
+  CHECK(o.code != 0);
+  CHECK(o.output.find("3 processes do not make whole groups of parallel.context 2") != std::string::npos);
+  const Outcome heads = w.run(w.train("bad", {"--set", "parallel.context=4", "--set",
+                                              "model.mixers.full.context=heads"}));
+  CHECK(heads.code == 2);
+  CHECK(heads.output.find("multiples of parallel.context 4") != std::string::npos);
+  const Outcome few = w.run(together(3, w.train("bad", {"--set", "schedule.batch_tokens=256", "--set",
+                                                        "precision.micro_batch_tokens=128"})));
+  CHECK(few.code != 0);
+  CHECK(few.output.find("a step of 2 sequences cannot feed 3 data groups") != std::string::npos);
+}
