@@ -36,6 +36,7 @@ BEGIN {
   keep("oneapi/", "src/backend/cpu/")
   keep("cuda", "src/runtime/gpu_cuda.cpp src/runtime/cuda_check.h")
   keep("cublasLt.h", "src/backend/cuda/")
+  keep("nccl.h", "src/dist/nccl_transport.cpp")
   keep("gloo/", "src/dist/gloo_transport.cpp")
   keep("cudnn", "src/backend/cuda/cudnn_")
   keep("omp.h", "src/backend/cpu/ src/train/")

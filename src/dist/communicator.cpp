@@ -146,6 +146,10 @@ void Communicator::check_all_are_here(const Header& mine) {
                   board_->name_of(members_[static_cast<size_t>(rank_)]), mine.str());
 }
 
+Transport* Communicator::transport_of(const Tensor& t) const {
+  return t.device().is_cpu() ? control_.get() : data_.get();
+}
+
 bool Communicator::stages(const Tensor& t) const {
   return size() > 1 && !t.device().is_cpu() && !data_->on_device();
 }
@@ -172,7 +176,7 @@ Tensor Communicator::exchange_blocks(const Tensor& in, std::span<const int64_t> 
     }
     from += send, to += take;
   }
-  if (size() > 1) data_->exchange(sends, receives);
+  if (size() > 1) transport_of(in)->exchange(sends, receives);
   const int64_t own = in_counts[static_cast<size_t>(rank_)];
   if (own > 0) {
     Tensor place = part(target, own_to, own);
@@ -205,7 +209,7 @@ void Communicator::gather_blocks(const Tensor& t, std::span<const int64_t> count
     }
     at += count;
   }
-  if (size() > 1) data_->exchange(sends, receives);
+  if (size() > 1) transport_of(t)->exchange(sends, receives);
   if (staged) out.copy_bytes_from(target);
 }
 

@@ -19,9 +19,9 @@ struct RunProgress {
   int64_t evaluated_step = -1;  // of the last finished evaluation: a stopped one is made up for
 };
 
-/// run.device: auto is the first CUDA device if there is one, else the CPU. ConfigError when cuda is
-/// asked for and can't be had.
-Device resolve_device(const std::string& wanted);
+/// run.device: auto is a CUDA device if there is one, else the CPU; processes of a machine take its devices
+/// in turn. ConfigError when cuda is asked for and can't be had.
+Device resolve_device(const std::string& wanted, int local_rank = 0);
 
 /// bf16 or f32: what the recipe's precision.compute means on this device.
 DType resolve_compute(const PrecisionConfig& precision, Device device);

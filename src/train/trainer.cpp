@@ -53,11 +53,11 @@ class Run {
   Run(const Recipe& recipe, bool resume, const TrainEvents& events)
       : recipe_(recipe),
         events_(events),
-        team_(team_of_environment(recipe.parallel)),
+        device_(resolve_device(recipe.run.device, local_rank_of_environment())),
+        team_(team_of_environment(recipe.parallel, device_)),
         tokenizer_(make_tokenizer(recipe.data.tokenizer)),
         train_data_(open_training_data(recipe, *tokenizer_)),
         valid_data_(open_valid_data(recipe, *tokenizer_)),
-        device_(resolve_device(recipe.run.device)),
         compute_(resolve_compute(recipe.precision, device_)),
         model_(resolve_model(recipe, *tokenizer_), compute_,
                static_cast<uint64_t>(recipe.run.seed), device_),
@@ -291,12 +291,12 @@ class Run {
 
   const Recipe& recipe_;
   const TrainEvents& events_;
+  Device device_;
   std::unique_ptr<Team> team_;
   SequenceShare share_;
   std::unique_ptr<Tokenizer> tokenizer_;
   TrainingBatches train_data_;
   std::unique_ptr<EvaluationBatches> valid_data_;
-  Device device_;
   DType compute_;
   Decoder model_;
   std::unique_ptr<Optimizer> optimizer_;
