@@ -148,6 +148,23 @@ void add_recipe(CLI::App& app, Action& action) {
   command->add_flag("--dump", *dump, "Print the fully resolved recipe");
   command->callback(
       [=, &action] { action = [=] { return recipe_check_command(*path, *sets, *dump); }; });
+
+  auto plan = std::make_shared<PlanArguments>();
+  command = recipe->add_subcommand(
+      "plan", "Memory, arithmetic and bytes sent of a step in a job of any size, without running it");
+  command->add_option("recipe", plan->recipe, "Recipe YAML file")->required();
+  command->add_option("--world", plan->world, "Processes")->capture_default_str();
+  command->add_option("--compute", plan->compute, "Type of activations")
+      ->check(CLI::IsMember({"bf16", "fp32"}))
+      ->capture_default_str();
+  command->add_option("--vocabulary", plan->vocabulary, "Tokens, where the recipe leaves it to a tokenizer")
+      ->capture_default_str();
+  command->add_option("--peak-tflops", plan->peak_tflops, "Matrix product peak of one process")
+      ->capture_default_str();
+  command->add_option("--link-gigabytes", plan->link_gigabytes, "Bytes per second that one process sends")
+      ->capture_default_str();
+  command->add_option("--set", plan->sets, "Override one key")->type_name("KEY=VALUE");
+  command->callback([plan, &action] { action = [plan] { return recipe_plan_command(*plan); }; });
 }
 
 /// The options are parsed here; `program` is filled before, from the rest of the command line.

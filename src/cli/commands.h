@@ -83,6 +83,15 @@ struct BenchArguments {
 int bench_command(const BenchArguments& arguments);
 
 int recipe_explain_command(const std::string& key);
+struct PlanArguments {
+  std::string recipe;
+  std::vector<std::string> sets;
+  int64_t world = 1;
+  int64_t vocabulary = 50304;  // where the recipe leaves it to a tokenizer
+  std::string compute = "bf16";
+  double peak_tflops = 989, link_gigabytes = 50;  // of one process: a Hopper GPU, 400 Gb/s
+};
+int recipe_plan_command(const PlanArguments& arguments);
 int recipe_check_command(const std::string& recipe, const std::vector<std::string>& sets,
                          bool dump);
 int doctor_command();

@@ -27,6 +27,12 @@ struct Communicator::Header {
 
 namespace {
 
+/// Where element `at` of a contiguous tensor lies; nowhere on the meta device.
+char* place_of(const Tensor& t, int64_t at) {
+  if (t.device().is_meta()) return nullptr;
+  return t.raw() + at * static_cast<int64_t>(dtype_size(t.dtype()));
+}
+
 int64_t sum(std::span<const int64_t> counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
@@ -169,9 +175,9 @@ Tensor Communicator::exchange_blocks(const Tensor& in, std::span<const int64_t> 
       own_from = from, own_to = to;
     } else {
       if (send > 0)
-        sends.push_back({r, source.raw() + from * width, static_cast<size_t>(send * width)});
+        sends.push_back({r, place_of(source, from), static_cast<size_t>(send * width)});
       if (take > 0)
-        receives.push_back({r, target.raw() + to * width, static_cast<size_t>(take * width)});
+        receives.push_back({r, place_of(target, to), static_cast<size_t>(take * width)});
       sent += send * width;
     }
     from += send, to += take;
@@ -202,9 +208,9 @@ void Communicator::gather_blocks(const Tensor& t, std::span<const int64_t> count
         LH_DISPATCH(place.device(), "dist", copy(part(source, 0, count), place));
       }
     } else {
-      if (t.numel() > 0) sends.push_back({r, source.raw(), source.bytes()});
+      if (t.numel() > 0) sends.push_back({r, place_of(source, 0), source.bytes()});
       if (count > 0)
-        receives.push_back({r, target.raw() + at * width, static_cast<size_t>(count * width)});
+        receives.push_back({r, place_of(target, at), static_cast<size_t>(count * width)});
       sent += static_cast<int64_t>(source.bytes());
     }
     at += count;
