@@ -9,7 +9,11 @@ LlaMixer::LlaMixer(const MixerContext& context)
       mask_{context.config.window, context.config.sinks},
       options_{context.config.ridge, context.config.frozen_ridge},
       dtype_(context.store.compute_dtype()),
-      device_(context.store.device()) {}
+      device_(context.store.device()) {
+  if (!device_.is_cpu())
+    fail<ConfigError>("{}: an lla mixer computes on the CPU only; set run.device: cpu",
+                      context.prefix);
+}
 
 Variable LlaMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   const auto [q, k, v] = projections_.project(x, layout);

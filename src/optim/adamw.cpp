@@ -11,8 +11,8 @@ AdamWState::AdamWState(const ParamRule& rule) : rule_(rule) {
   v_ = Tensor::zeros(master.shape(), master.dtype(), master.device());
 }
 
-void AdamWState::step(const OptimConfig& config, double learning_rate, double grad_scale,
-                      int64_t step) {
+void AdamWState::step(const OptimConfig& config, double learning_rate, double weight_decay_factor,
+                      double grad_scale, int64_t step) {
   Parameter& parameter = *rule_.parameter;
   const Tensor gradient = parameter.variable.grad();
   if (!gradient.defined()) return;
@@ -20,7 +20,7 @@ void AdamWState::step(const OptimConfig& config, double learning_rate, double gr
                          .beta1 = config.beta1,
                          .beta2 = config.beta2,
                          .eps = config.eps,
-                         .weight_decay = rule_.weight_decay,
+                         .weight_decay = rule_.weight_decay * weight_decay_factor,
                          .step = step,
                          .grad_scale = grad_scale};
   Tensor compute = parameter.compute_copy();

@@ -9,7 +9,8 @@ namespace lh {
 class AdamWState {
  public:
   explicit AdamWState(const ParamRule& rule);
-  void step(const OptimConfig& config, double learning_rate, double grad_scale, int64_t step);
+  void step(const OptimConfig& config, double learning_rate, double weight_decay_factor,
+            double grad_scale, int64_t step);
   void append_state(std::vector<NamedTensor>& state) const;
 
  private:

@@ -56,7 +56,8 @@ MuonState::MuonState(const ParamRule& rule) : rule_(rule) {
   momentum_ = Tensor::zeros(master.shape(), master.dtype(), master.device());
 }
 
-void MuonState::step(const MuonConfig& config, double learning_rate, double grad_scale) {
+void MuonState::step(const MuonConfig& config, double learning_rate, double weight_decay_factor,
+                     double grad_scale) {
   Parameter& parameter = *rule_.parameter;
   const Tensor gradient = parameter.variable.grad();
   if (!gradient.defined()) return;
@@ -76,7 +77,8 @@ void MuonState::step(const MuonConfig& config, double learning_rate, double grad
   Tensor compute = parameter.compute_copy();
   LH_DISPATCH(device, "muon",
               apply_update(parameter.master, update, learning_rate * rule_.lr_multiplier,
-                           rule_.weight_decay, compute.defined() ? &compute : nullptr));
+                           rule_.weight_decay * weight_decay_factor,
+                           compute.defined() ? &compute : nullptr));
 }
 
 void MuonState::append_state(std::vector<NamedTensor>& state) const {

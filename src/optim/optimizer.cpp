@@ -23,9 +23,10 @@ class GroupedOptimizer final : public Optimizer {
     const double muon_rate =
         config_.muon.learning_rate > 0 ? config_.muon.learning_rate : config_.learning_rate;
     for (AdamWState& state : adamw_)
-      state.step(config_, config_.learning_rate * learning_rate_factor, grad_scale, steps_);
+      state.step(config_, config_.learning_rate * learning_rate_factor, weight_decay_factor_,
+                 grad_scale, steps_);
     for (MuonState& state : muon_)
-      state.step(config_.muon, muon_rate * learning_rate_factor, grad_scale);
+      state.step(config_.muon, muon_rate * learning_rate_factor, weight_decay_factor_, grad_scale);
   }
 
   std::vector<NamedTensor> state() override {

@@ -24,6 +24,9 @@ class Optimizer {
   /// gradients by grad_scale (clipping).
   virtual void step(double learning_rate_factor, double grad_scale) = 0;
 
+  /// Weight decay of the steps to come, as a share of the configured one (optim/schedule.h).
+  void set_weight_decay_factor(double factor) { weight_decay_factor_ = factor; }
+
   /// The state tensors, named "<parameter>.<moment>". Handles share storage with the optimizer, so
   /// writing into them restores a checkpoint.
   virtual std::vector<NamedTensor> state() = 0;
@@ -34,6 +37,7 @@ class Optimizer {
 
  protected:
   int64_t steps_ = 0;
+  double weight_decay_factor_ = 1;
 };
 
 /// AdamW for everything, or Muon for hidden matrices with AdamW for the rest. State is allocated

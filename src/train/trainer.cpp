@@ -151,6 +151,7 @@ class Run {
                         .valid_targets = train_data_.valid_targets_per_step(),
                         .stop = [] { return stop_signal() != 0; }};
     const double factor = learning_rate_factor(recipe_.schedule, progress_.step);
+    optimizer_->set_weight_decay_factor(weight_decay_factor(recipe_.schedule, progress_.step));
     StepResult result;
     try {
       result = train_step(context, factor);

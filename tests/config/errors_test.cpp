@@ -73,6 +73,7 @@ TEST_CASE("rules between keys name all values that matter") {
            {{"schedule.kind=wsd", "schedule.decay_steps=9", "schedule.warmup_steps=2"},
             "exceed steps 10"},
            {{"schedule.decay_steps=3"}, "belongs to kind wsd"},
+           {{"schedule.weight_decay_power=2"}, "belongs to kind wsd"},
            {{"precision.micro_batch_tokens=384"}, "divides schedule.batch_tokens 1024, got 384"},
            {{"eval.every_steps=5"}, "needs data.valid"},
            {{"model.rope_scaling={type: longrope, short_factor: [1, 1, 1, 1, 1, 1, 1, 1]}"},
