@@ -106,6 +106,53 @@ TEST_CASE("parallax of segments that share keys, or whose queries come later, ma
     }
 }
 
+TEST_CASE("parallax decoding a few rows against a long cache matches the definition") {
+  for (const DType dtype : kDTypes)
+    for (const int64_t heads : {2, 4, 16})
+      for (const int64_t rows : {1, 2, 5})
+        for (const AttentionMask mask : {AttentionMask{0, 0}, AttentionMask{300, 5}}) {
+          AttentionCase c = packed_case({1}, heads, 2, 36, 20, mask);
+          c.query_rows = 2 * rows;
+          c.key_rows = 2700;
+          c.plan.segments = {{0, rows, 0, 2500, 2500 - rows}, {rows, rows, 2500, 190, 190 - rows}};
+          ParallaxArrays a = random_parallax(c, dtype, 5);
+          parallax_reference(c, a);
+          ParallaxTensors t(c, a, dtype);
+          t.forward(c.plan);
+          CHECK(difference(t.result.out, a.out) < bounds_of(dtype).out);
+          CHECK(difference(t.result.intercept, a.intercept) < bounds_of(dtype).out);
+          CHECK(difference(t.result.lse, a.lse) < bounds_of(dtype).lse);
+          CHECK(difference(t.result.probe_mean, a.probe_mean) < bounds_of(dtype).mean);
+          // No probe is softmax attention here too.
+          std::fill(a.r.begin(), a.r.end(), 0);
+          ParallaxTensors none(c, a, dtype);
+          none.forward(c.plan);
+          Tensor out = Tensor::empty_like(none.result.out);
+          Tensor lse = Tensor::empty_like(none.result.lse);
+          cpu::attention_forward(none.in.q, none.in.k, none.in.v, c.plan, out, lse);
+          CHECK(same_bytes(none.result.out, out));
+        }
+}
+
+TEST_CASE("parallax decodes to the same bits for every number of threads") {
+  const int threads = omp_get_max_threads();
+  AttentionCase c = packed_case({1}, 8, 2, 64, 64);
+  c.key_rows = 3000;
+  c.plan.segments = {{0, 1, 0, 3000, 2999}};
+  for (const DType dtype : kDTypes) {
+    const ParallaxArrays a = random_parallax(c, dtype, 7);
+    omp_set_num_threads(1);
+    ParallaxTensors one(c, a, dtype);
+    one.forward(c.plan);
+    omp_set_num_threads(5);
+    ParallaxTensors many(c, a, dtype);
+    many.forward(c.plan);
+    CHECK(same_bytes(one.result.out, many.result.out));
+    CHECK(same_bytes(one.result.probe_mean, many.result.probe_mean));
+  }
+  omp_set_num_threads(threads);
+}
+
 TEST_CASE("parallax gradients match finite differences") {
   for (const AttentionMask mask : {AttentionMask{0, 0}, AttentionMask{20, 2}})
     for (const int64_t kv_heads : {1, 2, 4}) {

@@ -6,8 +6,7 @@
 
 #include "mixers/parallax.h"
 
-#include "autograd/engine.h"
-#include "support/compare.h"
+#include "support/gradcheck.h"
 
 namespace {
 
@@ -236,7 +235,20 @@ TEST_CASE("feeding a cache in pieces of any size equals the whole sequence") {
         const auto whole = Fixture(kConfigs[0]).mixer->make_cache(40);
         CHECK(cache->bytes() < whole->bytes());
       }
+      // Keys and values of 40 tokens, 2 heads of 6 channels in f64: a probe is not cached.
+      if (config.window == 0) CHECK(cache->bytes() == 2 * 40 * 2 * 6 * 8);
     }
+}
+
+TEST_CASE("each mixer's gradient is that of central differences") {
+  for (const MixerConfig& config : kConfigs) {
+    const Fixture f(config, true);
+    check_gradients(
+        [&](const auto& in) {
+          return f.mixer->forward(in[0], SequenceLayout::packed(std::vector<int64_t>{0, 3, 10}));
+        },
+        {random_tensor({10, 12}, DType::kF64, 4)});
+  }
 }
 
 TEST_CASE("the arithmetic reported is that of the mask's area") {

@@ -1,7 +1,6 @@
 #include "backend/parallax.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "backend/cpu/attention_rows.h"
 #include "backend/cpu/parallax_internal.h"
@@ -50,9 +49,14 @@ void forward(const ParallaxInputs& in, const AttentionPlan& plan, ParallaxResult
     std::fill_n(call.lse + row * call.heads, call.heads, -std::numeric_limits<Real>::infinity());
     std::fill_n(call.probe_mean + row * call.heads, call.heads, Real(0));
   });
-  std::vector<int> segments(plan.segments.size());
-  std::iota(segments.begin(), segments.end(), 0);
-  parallax_forward_tiles(call, segments);
+  std::vector<int> tiled, decoding;
+  for (size_t s = 0; s < plan.segments.size(); ++s) {
+    const bool few = is_decoding(plan.segments[s], call.group, in.q.dtype());
+    (few ? decoding : tiled).push_back(static_cast<int>(s));
+  }
+  parallax_forward_tiles(call, tiled);
+  if constexpr (std::is_same_v<Real, float>)
+    parallax_forward_decode(call, decoding, in.q.dtype());
 }
 
 template <typename Real>

@@ -14,6 +14,9 @@ struct ParallaxCall : AttentionCall<Real> {
 
 template <typename Real>
 void parallax_forward_tiles(const ParallaxCall<Real>& call, const std::vector<int>& segments);
+/// For segments of few query rows (is_decoding).
+void parallax_forward_decode(const ParallaxCall<float>& call, const std::vector<int>& segments,
+                             DType dtype);
 template <typename Real>
 void parallax_backward_tiles(const ParallaxCall<Real>& call);
 
