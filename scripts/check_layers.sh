@@ -64,7 +64,7 @@ BEGIN {
       print path ":" $2 ": " folder " may not include " target; bad = 1
     }
     # A mixer stands alone: what two share has a file of its own that is no mixer.
-    if (folder == "mixers" && (target ~ /mixers\/(softmax|sliding_window)\.h/)) {
+    if (folder == "mixers" && (target ~ /mixers\/(lla|parallax|softmax|sliding_window)\.h/)) {
       own = target; sub(/\.h$/, "", own)
       if (path !~ own && path !~ /mixers\/mixer\.cpp/) { print path ":" $2 ": a mixer includes " target; bad = 1 }
     }

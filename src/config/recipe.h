@@ -101,6 +101,7 @@ struct ScheduleConfig {
   int64_t decay_steps = 0;             // wsd only
   std::string decay_shape = "linear";  // linear | 1-sqrt | exponential, wsd only
   double final_lr_fraction = 0.1;
+  double weight_decay_power = 0;  // wsd only
 
   bool operator==(const ScheduleConfig&) const = default;
   template <typename Visitor, typename Self>
@@ -290,6 +291,10 @@ void ScheduleConfig::visit(Visitor& v, Self& self) {
   v.field("final_lr_fraction", self.final_lr_fraction,
           Doc{"cosine, wsd: learning rate at the last step, as a share of the peak"},
           between(0, 1));
+  v.field("weight_decay_power", self.weight_decay_power,
+          Doc{"wsd: over the final decay, weight decay is multiplied by (1 - t)^this, t from 0 to 1; "
+              "0: it stays"},
+          between(0, 100));
 }
 
 template <typename Visitor, typename Self>

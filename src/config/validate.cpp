@@ -41,6 +41,28 @@ class Rules {
   std::string prefix_;
 };
 
+void check_mixer(const std::string& at, const MixerConfig& mixer, Rules& rules) {
+  const std::string& kind = mixer.kind;
+  rules.check(kind != "sliding_window" || mixer.window > 0, {at + ".window", at},
+              "a sliding_window mixer needs a window of at least 1 token");
+  rules.check(kind != "softmax" || (mixer.window == 0 && mixer.sinks == 0), {at + ".window", at},
+              fmt::format("window and sinks belong to sliding_window, not to {}", kind));
+  rules.check(mixer.sinks == 0 || mixer.window > 0 || kind == "softmax" || kind == "sliding_window",
+              {at + ".sinks", at}, "sinks need a window: without one every token is visible");
+  // Keys of one kind must keep their defaults in the others.
+  const MixerConfig unset;
+  for (const auto& [key, owner, changed] : {
+           std::tuple{"probe_rope", "parallax", mixer.probe_rope != unset.probe_rope},
+           {"probe_gate", "parallax", mixer.probe_gate != unset.probe_gate},
+           {"zero_probe", "parallax", mixer.zero_probe != unset.zero_probe},
+           {"uniform_weights", "parallax", mixer.uniform_weights != unset.uniform_weights},
+           {"ridge", "lla", mixer.ridge != unset.ridge},
+           {"frozen_ridge", "lla", mixer.frozen_ridge != unset.frozen_ridge},
+       })
+    rules.check(!changed || kind == owner, {at + "." + key, at},
+                fmt::format("belongs to kind {}, not to {}", owner, kind));
+}
+
 void check_model(const ModelConfig& m, Rules& rules) {
   if (m.num_heads <= 0) return;  // reported; nothing below has a meaning
   const int64_t kv_heads = m.resolved_num_kv_heads(), head_dim = m.resolved_head_dim();
@@ -62,12 +84,7 @@ void check_model(const ModelConfig& m, Rules& rules) {
     rules.check(m.mixers.contains(name), {"schedule"},
                 fmt::format("'{}' is not one of model.mixers{}", name, did_you_mean(name, names)));
   for (const auto& [name, mixer] : m.mixers) {
-    const std::string key = "mixers." + name + ".window", parent = "mixers." + name;
-    const bool windowed = mixer.kind == "sliding_window";
-    rules.check(!windowed || mixer.window > 0, {key, parent},
-                "a sliding_window mixer needs a window of at least 1 token");
-    rules.check(windowed || (mixer.window == 0 && mixer.sinks == 0), {key, parent},
-                fmt::format("window and sinks belong to sliding_window, not to {}", mixer.kind));
+    check_mixer("mixers." + name, mixer, rules);
   }
   const RopeScaling& rope = m.rope_scaling;
   if (rope.type == "longrope") {

@@ -197,6 +197,7 @@ class Run {
                         .team = team_.get()};
     team_->set_step(progress_.step + 1);
     const double factor = learning_rate_factor(recipe_.schedule, progress_.step);
+    optimizer_->set_weight_decay_factor(weight_decay_factor(recipe_.schedule, progress_.step));
     StepResult result;
     try {
       result = train_step(context, factor);
