@@ -24,7 +24,7 @@ BEGIN {
   allow("mixers", "base config runtime tensor backend autograd ops nn")
   allow("models", "base config runtime tensor backend autograd ops nn mixers")
   allow("optim", "base config runtime tensor backend autograd nn")
-  allow("data", "base storage tokenizer")
+  allow("data", "base storage tokenizer config")
   allow("checkpoint", "base storage config runtime tensor backend nn optim")
   allow("train", "base storage tokenizer config runtime tensor backend autograd ops nn mixers models optim data checkpoint")
   allow("cli", "base launch tokenizer config runtime tensor models data checkpoint train")
