@@ -88,10 +88,8 @@ void check_model(const ModelConfig& m, Rules& rules) {
                           rope.high_freq_factor));
 }
 
-/// Rules about a task by itself. False when its kind is unknown, which is reported elsewhere.
-bool check_task(const TaskConfig& given, Rules& rules) {
-  const std::vector<std::string> kinds = task_kinds();
-  if (std::find(kinds.begin(), kinds.end(), given.kind) == kinds.end()) return false;
+/// Rules between the settings of a task, each of which keeps its own.
+void check_task(const TaskConfig& given, Rules& rules) {
   for (const std::string& name : given.foreign_settings())
     rules.check(false, {name, "kind"},
                 fmt::format("does not belong to the task {}; remove it", given.kind));
@@ -120,13 +118,14 @@ bool check_task(const TaskConfig& given, Rules& rules) {
                             "got {}",
                             needed, *t.items, *t.length));
   }
-  return true;
 }
 
 void check_data(const DataConfig& data, Rules& rules) {
   bool any_task = false;
   const bool integers = data.tokenizer.starts_with("integers:");
-  const std::optional<int64_t> vocab = integers_vocab(data.tokenizer);
+  // That of a tokenizer.json is known once it is opened.
+  std::optional<int64_t> vocab = integers_vocab(data.tokenizer);
+  if (data.tokenizer == "bytes") vocab = 257;
   rules.check(!integers || vocab, {"tokenizer", "train"},
               fmt::format("expected integers:N with N from 2 to {}, got '{}'", int64_t{1} << 30,
                           data.tokenizer));
@@ -138,9 +137,11 @@ void check_data(const DataConfig& data, Rules& rules) {
                             : "expected a path of token shards or a task, got neither");
     if (!source.task) continue;
     any_task = true;
-    Rules task_rules(key + ".task.");
-    const bool known = check_task(*source.task, task_rules);
-    const bool good = known && task_rules.problems.empty();
+    Rules fields(""), task_rules(key + ".task.");
+    fields.check_fields(*source.task);
+    if (!fields.problems.empty()) continue;  // reported; nothing below has a meaning
+    check_task(*source.task, task_rules);
+    const bool good = task_rules.problems.empty();
     for (RecipeProblem& problem : task_rules.problems) rules.add(std::move(problem));
     if (!good) continue;
     const TaskShape shape = source.task->shape();
