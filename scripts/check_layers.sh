@@ -26,7 +26,7 @@ BEGIN {
   allow("mixers", "base config runtime tensor backend autograd ops dist parallel nn")
   allow("models", "base config runtime tensor backend autograd ops nn mixers")
   allow("optim", "base config runtime tensor backend autograd nn")
-  allow("data", "base storage tokenizer")
+  allow("data", "base storage tokenizer config")
   allow("checkpoint", "base storage config runtime tensor backend nn optim")
   allow("train", "base launch storage tokenizer config runtime tensor backend autograd ops dist parallel nn mixers models optim data checkpoint")
   allow("bench", "base config runtime tensor backend autograd ops models optim train")

@@ -25,7 +25,7 @@ int train_command(const TrainArguments& arguments);
 
 struct EvalArguments {
   std::string checkpoint;  // a checkpoint folder, or a run folder (its newest checkpoint)
-  std::vector<std::string> data;  // shards; empty: data.valid of the checkpoint's recipe
+  std::vector<std::string> data;  // shards; empty: what the checkpoint's recipe evaluates on
   int64_t tokens = 0;
   int64_t threads = 0;
 };
@@ -61,6 +61,14 @@ struct PrepareArguments {
 int data_prepare_command(const PrepareArguments& arguments);
 
 int data_inspect_command(const std::string& shard, int64_t samples, bool verify);
+
+struct TaskArguments {
+  std::string kind;
+  std::vector<std::string> sets;  // settings of the task: "pairs=4"
+  int64_t samples = 3;
+  int64_t seed = 1;
+};
+int data_task_command(const TaskArguments& arguments);
 
 struct TrainTokenizerArguments {
   std::vector<std::string> inputs;

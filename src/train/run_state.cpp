@@ -40,7 +40,9 @@ ModelConfig resolve_model(const Recipe& recipe, const Tokenizer& tokenizer) {
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
-  return name == "bytes" ? make_byte_tokenizer() : load_tokenizer(name);
+  if (name == "bytes") return make_byte_tokenizer();
+  if (const auto size = integers_vocab(name)) return make_integer_tokenizer(*size);
+  return load_tokenizer(name);
 }
 
 void use_threads(int64_t threads) {

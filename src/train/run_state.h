@@ -30,7 +30,7 @@ DType resolve_compute(const PrecisionConfig& precision, Device device);
 /// gives a smaller one than the tokenizer needs.
 ModelConfig resolve_model(const Recipe& recipe, const Tokenizer& tokenizer);
 
-/// "bytes" or a tokenizer.json.
+/// "bytes", "integers:N" or a tokenizer.json.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name);
 
 /// Sets the number of OpenMP threads: 0 means all usable cores.

@@ -142,7 +142,7 @@ class Run {
     if (!going) summary.end = TrainEnd::kStopped;
     const bool done = summary.end == TrainEnd::kDone;
     // The final evaluation comes before the final save, so that "best" can be the last one.
-    if (done && valid_data_ != nullptr && progress_.evaluated_step != progress_.step &&
+    if (done && !valid_data_.empty() && progress_.evaluated_step != progress_.step &&
         !evaluate_now(summary))
       summary.end = TrainEnd::kStopped;
     if (done && recipe_.eval.sample_tokens > 0 && !stopped()) sample_now();
@@ -190,7 +190,7 @@ class Run {
                               return batch;
                             },
                         .micro_batches = micro_batches,
-                        .valid_targets = train_data_.valid_targets_per_step(),
+                        .valid_targets = train_data_.valid_targets(progress_.step),
                         .stop = [] { return stop_signal() != 0; },
                         .next = [&] { return batch_if_ready(prefetcher); },
                         .state = &step_state_,
@@ -234,11 +234,11 @@ class Run {
 
   /// False when a signal cut it short.
   bool evaluate_now(TrainSummary& summary) {
-    if (valid_data_ == nullptr) return true;
+    if (valid_data_.empty()) return true;
     const int64_t sequences =
         std::max<int64_t>(1, recipe_.micro_batch_tokens() / recipe_.data.seq_tokens);
     const EvalResult result = evaluate(
-        model_, *valid_data_, sequences, [] { return stop_signal() != 0; },
+        model_, valid_data_, sequences, [] { return stop_signal() != 0; },
         [&](double share) { phase("evaluating", share); }, team_.get());
     if (result.stopped) return false;
     summary.last_eval = result;
@@ -297,7 +297,7 @@ class Run {
   SequenceShare share_;
   std::unique_ptr<Tokenizer> tokenizer_;
   TrainingBatches train_data_;
-  std::unique_ptr<EvaluationBatches> valid_data_;
+  ValidData valid_data_;
   DType compute_;
   Decoder model_;
   std::unique_ptr<Optimizer> optimizer_;
