@@ -1,9 +1,15 @@
 #!/usr/bin/env python3
-"""Turns what scripts/bench.sh measured (a folder with results.jsonl and attention.txt) into the
-committed table: each figure with its ratio to the better of PyTorch's ways."""
+"""Turns what was measured into a table on standard output: each figure with its ratio to the better of
+PyTorch's ways.
+
+    python3 scripts/bench_table.py FOLDER
+
+FOLDER is that of scripts/bench.sh (results.jsonl and attention.txt) or of scripts/bench_gpu.sh
+(ours.json and, with PyTorch, theirs.json and ours_again.json)."""
 
 import datetime
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -16,8 +22,62 @@ def cpu_name():
     return platform.processor()
 
 
+def load_rows(path):
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as f:
+        rows = json.load(f)["rows"]
+    return {(r["group"], r["name"], r["shape"], r["dtype"]): r for r in rows}
+
+
+def time_text(seconds):
+    for unit, factor in (("us", 1e6), ("ms", 1e3)):
+        if seconds * factor < 1000:
+            return f"{seconds * factor:.1f} {unit}"
+    return f"{seconds:.2f} s"
+
+
+def rows_table(folder):
+    """Of Longhand's two runs, one before and one after PyTorch's, the slower counts."""
+    ours, again = load_rows(f"{folder}/ours.json"), load_rows(f"{folder}/ours_again.json")
+    theirs = load_rows(f"{folder}/theirs.json")
+    first = next(iter(ours.values()))
+    torch = next(iter(theirs.values()))["torch"] if theirs else "not measured"
+    print("# Longhand and PyTorch, side by side\n")
+    print(f"Command: `{first['command']}`; date: {first['date']}; device: {first['device']}; PyTorch "
+          f"{torch}.\n")
+    print("Medians. The share is of what the same run measured beside the case (a copy, a matrix "
+          "product, dense attention), in bytes or operations per second. The last ratio is PyTorch's "
+          "time, the fastest of its ways, over Longhand's, the slower of a run before and a run after "
+          "it: above 1 Longhand is faster.")
+    group = None
+    for key, row in ours.items():
+        if key[0] != group:
+            group = key[0]
+            print(f"\n## {group}\n\n| | shape | Longhand | rate | share | of | PyTorch | way | "
+                  "ratio |\n|---|---|---|---|---|---|---|---|---|")
+        row = max(row, again.get(key, row), key=lambda r: r["seconds"])
+        rate = (f"{row['tflop_per_s']:.3g} TFLOP/s" if "tflop_per_s" in row
+                else f"{row['gb_per_s']:.4g} GB/s")
+        other = theirs.get(key, {})
+        peer = ("| | | |" if "seconds" not in other else
+                f"| {time_text(other['seconds'])} | {other['way']} | "
+                f"{other['seconds'] / row['seconds']:.2f}x |")
+        print(f"| {row['name']} | {row['shape']} {row['dtype']} | {time_text(row['seconds'])} | {rate} | "
+              f"{100 * row['ratio']:.0f} % | {row['ratio_to']} {peer}")
+    for key, row in ours.items():
+        if "tokens_per_s" not in row:
+            continue
+        memory = theirs.get(key, {}).get("memory_bytes")
+        print(f"\n{row['name']}: {row['tokens_per_s']:.0f} tokens/s, peak memory "
+              f"{row['memory_bytes'] / 2**20:.0f} MiB"
+              + (f"; PyTorch's {memory / 2**20:.0f} MiB" if memory else "") + ".")
+
+
 def main():
     folder = sys.argv[1]
+    if os.path.exists(f"{folder}/ours.json"):
+        return rows_table(folder)
     with open(f"{folder}/results.jsonl", encoding="utf-8") as f:
         runs = [json.loads(line) for line in f]
     import torch

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the CUDA backend and its tests here for sm_90a and packs them, with the shared libraries they need, into
-# gpu_bundle/ (ignored by git), for a machine that has a GPU and the CUDA toolkit's libraries but none of our
-# packages. There, in a copy of this repository: gpu_bundle/run.sh [output folder].
+# Builds the CUDA backend, its tests and the benchmark here for sm_90a and packs them, with the shared libraries they
+# need, into gpu_bundle/ (ignored by git; at most 60 MiB), for a machine that has a GPU and the CUDA toolkit's
+# libraries but none of our packages. There, in a copy of this repository:
+#   gpu_bundle/run.sh [FOLDER [STAGE...]]   results into FOLDER; stages: tests train bench (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=build/gpu
@@ -11,49 +12,82 @@ cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLH_CUDA=ON -DLH_DNN
   -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -Wno-dev >/dev/null
 cmake --build "$build" --target longhand cuda_tests device_tests kernel_test_xpu_plain
 bundle=gpu_bundle
+limit_mib=60
 rm -rf "$bundle"
-mkdir -p "$bundle/bin" "$bundle/lib" "$bundle/device" "$bundle/dumps"
-cp "$build/tools/longhand" "$bundle/bin/"
-cp "$build"/tests/*/test_*_cuda "$bundle/bin/"
-cp "$build"/tests/kernels/device/*_test "$bundle/device/"
-strip "$bundle"/bin/* "$bundle"/device/*
+mkdir -p "$bundle/payload/bin" "$bundle/payload/lib" "$bundle/payload/device" "$bundle/payload/dumps"
+payload=$bundle/payload
+cp "$build/tools/longhand" "$payload/bin/"
+cp "$build"/tests/*/test_*_cuda "$build"/tests/*/test_*_cudnn "$payload/bin/"
+cp "$build"/tests/kernels/device/*_test "$payload/device/"
+strip "$payload"/bin/* "$payload"/device/*
 # The emulator's outputs, which the device's are compared with.
-LH_XPU_DUMP=$PWD/$bundle/dumps "$build/tests/kernels/kernel_test_xpu_plain" >/dev/null
-ldd "$bundle"/bin/* | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-  grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*|libcublas[^/]*|libcuda[^/]*)\.so' |
-  xargs -I{} cp -L {} "$bundle/lib/"
+LH_XPU_DUMP=$PWD/$payload/dumps "$build/tests/kernels/kernel_test_xpu_plain" >/dev/null
+ldd "$payload"/bin/* | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
+  grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*|libcublas[^/]*|libcudnn[^/]*|libcuda[^/]*)\.so' |
+  xargs -I{} cp -L {} "$payload/lib/"
+unpacked=$(du -sm "$payload" | cut -f1)
+tar -C "$payload" --sort=name -cf - bin lib device dumps | xz -9 -T1 >"$bundle/payload.tar.xz"
+rm -rf "$payload"
 cat >"$bundle/run.sh" <<RUN
 #!/usr/bin/env bash
-# Wrapper conformance, all kernel tests, the CUDA backend and whole models, a short training run. Goes on after
-# a failure and says at the end what failed.
+# Wrapper conformance, all kernel tests, the CUDA backend and whole models (tests); a short training run (train);
+# Longhand and PyTorch side by side (bench). Goes on after a failure and says at the end what failed.
+#   gpu_bundle/run.sh [FOLDER [STAGE...]]
 set -uo pipefail
 cd "\$(dirname "\$0")/.."
 out=\${1:-gpu_results}
+shift || true
+stages=" \${*:-tests train bench} "
 mkdir -p "\$out"
+if [ ! -e gpu_bundle/payload/bin/longhand ]; then
+  mkdir -p gpu_bundle/payload
+  tar -C gpu_bundle/payload -xJf gpu_bundle/payload.tar.xz 2>/dev/null || python3 -c 'import tarfile
+tarfile.open("gpu_bundle/payload.tar.xz", "r:xz").extractall("gpu_bundle/payload")' || exit 1
+fi
+payload=\$PWD/gpu_bundle/payload
 # Tests look for their golden files where the repository lay when they were built.
 [ -e "$PWD" ] || { mkdir -p "$(dirname "$PWD")" && ln -s "\$PWD" "$PWD"; }
-export LD_LIBRARY_PATH=\$PWD/gpu_bundle/lib:/usr/local/cuda/lib64:\${LD_LIBRARY_PATH:-}
-export LH_XPU_DUMP=\$PWD/gpu_bundle/dumps
+libraries=\${LD_LIBRARY_PATH:-}
+export LD_LIBRARY_PATH=\$payload/lib:/usr/local/cuda/lib64:\$libraries
+export LH_XPU_DUMP=\$payload/dumps
 failed=""
-step() {
-  local name=\$1
-  shift
+step() {  # step NAME SECONDS COMMAND...
+  local name=\$1 seconds=\$2
+  shift 2
   echo "== \$name"
-  timeout 240 "\$@" >"\$out/\$name.log" 2>&1 || failed="\$failed \$name"
+  timeout "\$seconds" "\$@" >"\$out/\$name.log" 2>&1 || failed="\$failed \$name"
   tail -4 "\$out/\$name.log"
 }
-step doctor gpu_bundle/bin/longhand doctor
-step conformance gpu_bundle/device/xpu_test
-for test in gpu_bundle/device/*_test; do
-  [ "\$test" = gpu_bundle/device/xpu_test ] || step "kernels_\$(basename "\$test")" "\$test"
-done
-for test in gpu_bundle/bin/test_*_cuda; do step "\$(basename "\$test")" "\$test"; done
-step prepare gpu_bundle/bin/longhand data prepare README.md --split blank-lines \\
-  --output runs/smoke/train.h5 --valid-output runs/smoke/valid.h5 --valid-fraction 0.1
-step train gpu_bundle/bin/longhand train recipes/smoke/smoke_cpu.yaml --set run.device=cuda \\
-  --set run.out_dir="\$out/smoke"
+wanted() { [[ \$stages == *" \$1 "* ]]; }
+step doctor 60 "\$payload/bin/longhand" doctor
+if wanted tests; then
+  step conformance 240 "\$payload/device/xpu_test"
+  for test in "\$payload"/device/*_test; do
+    [ "\$test" = "\$payload/device/xpu_test" ] || step "kernels_\$(basename "\$test")" 240 "\$test"
+  done
+  for test in "\$payload"/bin/test_*; do step "\$(basename "\$test")" 240 "\$test"; done
+fi
+if wanted train; then
+  step prepare 60 "\$payload/bin/longhand" data prepare README.md --split blank-lines \\
+    --output runs/smoke/train.h5 --valid-output runs/smoke/valid.h5 --valid-fraction 0.1
+  step train 240 "\$payload/bin/longhand" train recipes/smoke/smoke_cpu.yaml --set run.device=cuda \\
+    --set run.out_dir="\$out/smoke"
+fi
+if wanted bench; then
+  # PyTorch brings its own CUDA libraries, so ours are for longhand alone.
+  printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "\$@"\n' "\$LD_LIBRARY_PATH" "\$payload/bin/longhand" \\
+    >"\$payload/longhand.sh"
+  chmod +x "\$payload/longhand.sh"
+  step bench 3000 env LD_LIBRARY_PATH="\$libraries" LONGHAND="\$payload/longhand.sh" \\
+    scripts/bench_gpu.sh "\$out/bench"
+fi
 echo "failed:\${failed:- nothing}"
 [ -z "\$failed" ]
 RUN
 chmod +x "$bundle/run.sh"
-du -sh "$bundle"
+size=$(du -sk "$bundle" | cut -f1)
+echo "gpu_bundle: $(((size + 1023) / 1024)) MiB ($unpacked MiB unpacked), at most $limit_mib MiB"
+[ "$size" -le $((limit_mib * 1024)) ] || {
+  echo "gpu_bundle: too large for the machine it is meant for" >&2
+  exit 1
+}

@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache pkg-config git
   libfmt-dev libeigen3-dev libdnnl-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev
-  libhdf5-dev libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev doctest-dev
+  libgloo-dev libhdf5-dev libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev doctest-dev
   "$@"  # more, asked for by the calling script
 )
 

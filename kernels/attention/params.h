@@ -23,13 +23,14 @@ struct AttentionMask {
   int bias_window = 0;  // the bias is 0 where i - j < bias_window
 };
 
-/// Work item of a pass over queries: rows [first, first + tile) of a segment, cut at its end.
+/// Work item of a pass over queries: rows [first, first + tile) of a segment, cut at its end. An item
+/// that begins at or beyond the end is empty: its block exits at once.
 struct AttentionQueryTile {
   int segment = 0, first = 0;
 };
 
 /// Work item of a pass over keys: rows [first, first + count) of k, which the segments
-/// key_segments[segments_begin, segments_begin + segments_count) all contain.
+/// key_segments[segments_begin, segments_begin + segments_count) all contain. Empty when count is 0.
 struct AttentionKeyTile {
   int first = 0, count = 0;
   int segments_begin = 0, segments_count = 0;

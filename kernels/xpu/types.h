@@ -15,7 +15,7 @@ struct CUstream_st;  // what cudaStream_t points to
 
 namespace xpu {
 
-using Stream = CUstream_st*;  // equals cudaStream_t; the emulator ignores it
+using Stream = CUstream_st*;  // equals cudaStream_t; the emulator's can record (emu/stream.h)
 
 /// bfloat16 as bits, so that both compilers see the same type and no toolkit header is needed.
 struct bf16 {

@@ -29,3 +29,10 @@ else()
   set(LH_WITH_ONEDNN OFF)
   message(WARNING "oneDNN not found: matrix products use Eigen (slower; bf16 without AMX)")
 endif()
+
+# Debian's package has headers and a library; its CMake files name a target that is not exported everywhere.
+find_library(LH_GLOO_LIBRARY gloo REQUIRED)
+find_path(LH_GLOO_INCLUDE_DIR gloo/context.h REQUIRED)
+add_library(lh_gloo INTERFACE)
+target_include_directories(lh_gloo SYSTEM INTERFACE ${LH_GLOO_INCLUDE_DIR})
+target_link_libraries(lh_gloo INTERFACE ${LH_GLOO_LIBRARY})

@@ -35,6 +35,18 @@ Tensor Variable::grad() const {
   return leaf_->holds_sum ? leaf_->buffer : Tensor();
 }
 
+Tensor Variable::grad_or_zeros() const {
+  LH_CHECK(leaf_ != nullptr, "[grad] only leaves keep a gradient");
+  if (leaf_->holds_sum) return leaf_->buffer;
+  if (!leaf_->buffer.defined()) {
+    const MemoryScope scope(MemoryOwner::kGradients);
+    leaf_->buffer = Tensor::empty(leaf_->shape, leaf_->dtype, leaf_->device);
+  }
+  LH_DISPATCH(leaf_->device, "grad", fill(leaf_->buffer, 0));
+  leaf_->holds_sum = true;
+  return leaf_->buffer;
+}
+
 void Variable::zero_grad() {
   if (leaf_ != nullptr) leaf_->holds_sum = false;
 }

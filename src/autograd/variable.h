@@ -46,6 +46,8 @@ class Variable {
 
   /// Gradient of a leaf; undefined when none has arrived since zero_grad().
   Tensor grad() const;
+  /// Gradient of a leaf; where none has arrived it is now zeros.
+  Tensor grad_or_zeros() const;
   void zero_grad();
 
   /// The same value without history.

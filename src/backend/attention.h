@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/backend_state.h"
 #include "tensor/dispatch.h"
 #include "tensor/tensor.h"
 
@@ -30,16 +31,14 @@ struct AttentionMask {
   bool operator==(const AttentionMask&) const = default;
 };
 
-/// What a backend derives from a plan and keeps with it (work items on the device).
-struct BackendState {
-  virtual ~BackendState() = default;
-};
-
-/// Unchanged once an operation has seen it.
+/// Unchanged once an operation has seen it, except through refresh_plan().
 struct AttentionPlan {
   std::vector<AttentionSegment> segments;
   AttentionMask mask;
   double scale = 1;  // of q k^T, usually 1 / sqrt(head_dim)
+  /// Not 0: more than the segments there will ever be. Launches and device arrays are then those of
+  /// any cut of the same rows into fewer segments.
+  int64_t segment_capacity = 0;
   mutable std::shared_ptr<BackendState> backend_state = nullptr;
 };
 
@@ -55,6 +54,9 @@ LH_BACKENDS(
     void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
                            const AttentionPlan& plan, Tensor& out, Tensor& lse,
                            const Tensor& bias = {});
+    /// After other segments over the same rows were put into a plan with a segment_capacity: rewrites
+    /// what the backend keeps of it, in place and in stream order.
+    void refresh_plan(const AttentionPlan& plan);
     /// Gradients from the saved out and lse (recomputation of the scores by tiles).
     /// dq like q, dk and dv like k and v, all written; segments may share keys. Deterministic.
     /// dbias like bias, summed over the query heads of a group, is written when it is not null.

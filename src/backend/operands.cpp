@@ -46,8 +46,8 @@ std::vector<CopyDim> merged_copy_dims(const Tensor& src, const Tensor& dst) {
   return dims;
 }
 
-GemmSize check_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b,
-                    const Tensor& c) {
+GemmSize check_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, const Tensor& c,
+                    const Tensor& bias) {
   if (a.rank() != 2 || b.rank() != 2)
     fail<ShapeError>("[gemm] expected matrices, got {} and {}", a.str(), b.str());
   if (!(a.device() == b.device()) || !(a.device() == c.device()))
@@ -68,6 +68,11 @@ GemmSize check_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b
   check_inner(a, "a");
   check_inner(b, "b");
   check_inner(c, "c");
+  if (bias.defined()) {
+    check_shape(bias, {size.n}, "gemm", "bias");
+    check_dtype(bias, c.dtype(), "gemm", "bias");
+    check_contiguous(bias, "gemm", "bias");
+  }
   return size;
 }
 

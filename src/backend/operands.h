@@ -58,6 +58,7 @@ std::vector<CopyDim> merged_copy_dims(const Tensor& src, const Tensor& dst);
 struct GemmSize {
   int64_t m = 0, n = 0, k = 0;
 };
-GemmSize check_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, const Tensor& c);
+GemmSize check_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, const Tensor& c,
+                    const Tensor& bias = Tensor());
 
 }  // namespace lh

@@ -23,7 +23,8 @@ constexpr const char* kFooter =
     "SIGUSR1 after saving (run again with --resume); 128 + n when eval or generate was stopped by\n"
     "signal n. Those of launch are in its help.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
-    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS.";
+    "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS;\n"
+    "LH_ATTENTION own|cudnn chooses the attention of CUDA devices.";
 
 /// What the chosen subcommand does; set while parsing, run after.
 using Action = std::function<int()>;
@@ -51,7 +52,7 @@ void add_eval(CLI::App& app, Action& action) {
       app.add_subcommand("eval", "Loss, perplexity and bits per byte of a checkpoint");
   command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")
       ->required();
-  command->add_option("--data", args->data, "Token shards (default: the recipe's data.valid)");
+  command->add_option("--data", args->data, "Token shards (default: what the recipe evaluates on)");
   command->add_option("--tokens", args->tokens, "At most this many tokens (0: all)");
   command->add_option("--threads", args->threads, "Threads (0: all cores)");
   command->add_option("--kv-threshold", args->kv_threshold,
@@ -92,7 +93,7 @@ void add_data(CLI::App& app, Action& action) {
   command->add_option("--valid-fraction", prepare->valid_fraction, "Share of documents held out");
   command->add_option("--valid-last-bytes", prepare->valid_last_bytes,
                       "Or hold out this much of the end of the text");
-  command->add_option("--tokenizer", prepare->tokenizer, "tokenizer.json, or bytes")
+  command->add_option("--tokenizer", prepare->tokenizer, "tokenizer.json, bytes or integers:N")
       ->capture_default_str();
   command->add_option("--field", prepare->field, "JSONL: the key that holds the text")
       ->capture_default_str();
@@ -119,6 +120,15 @@ void add_data(CLI::App& app, Action& action) {
   command->add_flag("--verify", *verify, "Read everything and check the digest");
   command->callback(
       [=, &action] { action = [=] { return data_inspect_command(*shard, *samples, *verify); }; });
+
+  auto task = std::make_shared<TaskArguments>();
+  command = data->add_subcommand("task", "Examples of a synthetic task, answers in brackets");
+  command->add_option("kind", task->kind, "palindrome, mqar, needle, ...")->required();
+  command->add_option("--set", task->sets, "A setting of the task: --set pairs=4")
+      ->type_name("KEY=VALUE");
+  command->add_option("--samples", task->samples, "Examples to print")->capture_default_str();
+  command->add_option("--seed", task->seed, "Seed, as run.seed")->capture_default_str();
+  command->callback([task, &action] { action = [task] { return data_task_command(*task); }; });
 
   auto train = std::make_shared<TrainTokenizerArguments>();
   command = data->add_subcommand("train-tokenizer", "Learn a byte-level BPE tokenizer");
@@ -151,6 +161,23 @@ void add_recipe(CLI::App& app, Action& action) {
   command->add_flag("--dump", *dump, "Print the fully resolved recipe");
   command->callback(
       [=, &action] { action = [=] { return recipe_check_command(*path, *sets, *dump); }; });
+
+  auto plan = std::make_shared<PlanArguments>();
+  command = recipe->add_subcommand(
+      "plan", "Memory, arithmetic and bytes sent of a step in a job of any size, without running it");
+  command->add_option("recipe", plan->recipe, "Recipe YAML file")->required();
+  command->add_option("--world", plan->world, "Processes")->capture_default_str();
+  command->add_option("--compute", plan->compute, "Type of activations")
+      ->check(CLI::IsMember({"bf16", "fp32"}))
+      ->capture_default_str();
+  command->add_option("--vocabulary", plan->vocabulary, "Tokens, where the recipe leaves it to a tokenizer")
+      ->capture_default_str();
+  command->add_option("--peak-tflops", plan->peak_tflops, "Matrix product peak of one process")
+      ->capture_default_str();
+  command->add_option("--link-gigabytes", plan->link_gigabytes, "Bytes per second that one process sends")
+      ->capture_default_str();
+  command->add_option("--set", plan->sets, "Override one key")->type_name("KEY=VALUE");
+  command->callback([plan, &action] { action = [plan] { return recipe_plan_command(*plan); }; });
 }
 
 /// The options are parsed here; `program` is filled before, from the rest of the command line.
@@ -166,6 +193,40 @@ void add_launch(CLI::App& app, Action& action, const std::vector<std::string>& p
     if (own) options->command.insert(options->command.begin(), "/proc/self/exe");
     action = [options] { return launch(*options); };
   });
+}
+
+void add_parity(CLI::App& app, Action& action) {
+  auto args = std::make_shared<ParityArguments>();
+  CLI::App* command = app.add_subcommand(
+      "cp-parity", "Compare training steps under several splits of each sequence, in f64 on the CPU");
+  command->add_option("recipe", args->recipe, "Recipe YAML file")->required();
+  command->add_option("--cp", args->contexts, "Processes per sequence")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--steps", args->steps, "Optimizer steps")->capture_default_str();
+  command->add_option("--tolerance", args->tolerance, "Largest relative difference that is equal")
+      ->capture_default_str();
+  command->add_option("--set", args->sets, "Override one key of the recipe")->type_name("KEY=VALUE");
+  command->callback([args, &action] { action = [args] { return parity_command(*args); }; });
+}
+
+void add_bench(CLI::App& app, Action& action) {
+  auto args = std::make_shared<BenchArguments>();
+  CLI::App* command = app.add_subcommand("bench", "Measure this machine and what we make of it");
+  command->add_option("what", args->groups,
+                      "Groups: memory, gemm, attention, decode, step (default: all)");
+  command->add_option("--device", args->device, "Where to compute")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--size", args->size, "full: fills a GPU; small: a minute on a CPU; toy: tests")
+      ->check(CLI::IsMember({"auto", "toy", "small", "full"}))
+      ->capture_default_str();
+  command->add_option("--json", args->json, "Also write every row to this file");
+  command->add_option("--recipe", args->recipes, "Recipes whose training step is measured");
+  command->add_option("--set", args->sets, "Override one key of the recipes")
+      ->type_name("KEY=VALUE");
+  command->add_option("--threads", args->threads, "Threads (0: all cores)");
+  command->callback([args, &action] { action = [args] { return bench_command(*args); }; });
 }
 
 /// What may have been meant by the first argument that no command knows; "" when there is none.
@@ -220,6 +281,8 @@ int run_app(int argc, char** argv) {
   add_generate(app, action);
   add_data(app, action);
   add_recipe(app, action);
+  add_parity(app, action);
+  add_bench(app, action);
   app.add_subcommand("doctor", "What this machine has, and what that enables")->callback([&action] {
     action = doctor_command;
   });

@@ -14,11 +14,19 @@ struct TrainArguments {
   bool resume = false;
   std::string replay;  // a bundle; recipe is then unused
 };
+struct ParityArguments {
+  std::string recipe;
+  std::vector<std::string> sets;
+  std::vector<int> contexts{1, 2, 4};
+  int64_t steps = 2;
+  double tolerance = 1e-8;
+};
+int parity_command(const ParityArguments& arguments);
 int train_command(const TrainArguments& arguments);
 
 struct EvalArguments {
   std::string checkpoint;  // a checkpoint folder, or a run folder (its newest checkpoint)
-  std::vector<std::string> data;  // shards; empty: data.valid of the checkpoint's recipe
+  std::vector<std::string> data;  // shards; empty: what the checkpoint's recipe evaluates on
   int64_t tokens = 0;
   int64_t threads = 0;
   std::optional<double> kv_threshold;  // of sp_kv mixers, in place of their own
@@ -57,6 +65,14 @@ int data_prepare_command(const PrepareArguments& arguments);
 
 int data_inspect_command(const std::string& shard, int64_t samples, bool verify);
 
+struct TaskArguments {
+  std::string kind;
+  std::vector<std::string> sets;  // settings of the task: "pairs=4"
+  int64_t samples = 3;
+  int64_t seed = 1;
+};
+int data_task_command(const TaskArguments& arguments);
+
 struct TrainTokenizerArguments {
   std::vector<std::string> inputs;
   std::string output;
@@ -66,7 +82,27 @@ struct TrainTokenizerArguments {
 };
 int train_tokenizer_command(const TrainTokenizerArguments& arguments);
 
+struct BenchArguments {
+  std::vector<std::string> groups;  // empty: all
+  std::string device = "auto";      // auto | cpu | cuda
+  std::string size = "auto";        // auto | toy | small | full
+  std::string json;
+  std::vector<std::string> recipes;  // of the group step; empty: those of the size
+  std::vector<std::string> sets;
+  int64_t threads = 0;
+};
+int bench_command(const BenchArguments& arguments);
+
 int recipe_explain_command(const std::string& key);
+struct PlanArguments {
+  std::string recipe;
+  std::vector<std::string> sets;
+  int64_t world = 1;
+  int64_t vocabulary = 50304;  // where the recipe leaves it to a tokenizer
+  std::string compute = "bf16";
+  double peak_tflops = 989, link_gigabytes = 50;  // of one process: a Hopper GPU, 400 Gb/s
+};
+int recipe_plan_command(const PlanArguments& arguments);
 int recipe_check_command(const std::string& recipe, const std::vector<std::string>& sets,
                          bool dump);
 int doctor_command();

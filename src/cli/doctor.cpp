@@ -66,6 +66,7 @@ std::string doctor_report() {
   line("precision: auto", cpu.amx_bf16 || cpu.avx512_bf16 ? "bf16" : "fp32");
   const int devices = cuda_devices();
   line("CUDA driver", devices < 0 ? "not found" : fmt::format("{} device(s)", devices));
+  line("cuDNN", library_present("libcudnn.so.9") ? "found" : "not found");
   line("NCCL", library_present("libnccl.so.2") ? "found" : "not found");
   line("this build", kWithCuda ? "CPU and CUDA"
                      : devices > 0

@@ -42,14 +42,17 @@ int train_command(const TrainArguments& arguments) {
     if (!progress.live() || m.step % every == 0) print_line(progress, m.console_line());
   };
   events.on_eval = [&](int64_t step, const EvalResult& result) {
-    print_line(progress,
-               fmt::format("eval at step {}: loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte "
-                           "({} tokens in {})",
-                           step, result.loss, result.perplexity(), result.bits_per_byte,
-                           result.targets, format_duration(result.seconds)));
+    if (result.text_bytes > 0)
+      print_line(progress,
+                 fmt::format("eval at step {}: loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte "
+                             "({} tokens in {})",
+                             step, result.loss, result.perplexity(), result.bits_per_byte,
+                             result.targets, format_duration(result.seconds)));
     if (const auto kept = result.kv_density.total(); kept.all > 0)
       print_line(progress, fmt::format("  gates keep {:.1f} % of the keys outside the window",
                                        100 * kept.share()));
+    for (const TaskResult& task : result.tasks)
+      print_line(progress, fmt::format("eval at step {}: {}", step, task.line()));
   };
   events.on_sample = [&](int64_t step, const std::string& text) {
     print_line(progress, fmt::format("sample at step {}:\n  {}", step, text));
@@ -61,12 +64,14 @@ int train_command(const TrainArguments& arguments) {
   const TrainSummary summary = train(recipe, arguments.resume || again, events);
   progress.clear();
   if (summary.end == TrainEnd::kStopped) {
+    if (summary.checkpoint.empty()) return kExitStopped;  // another process saved, and says so
     log_warn("stopped by signal {} at step {}; saved to {}. Go on with: longhand train {} --resume",
              stop_signal(), summary.step, summary.checkpoint.string(), arguments.recipe);
     return kExitStopped;
   }
-  print_line(progress, fmt::format("done: {} steps, checkpoint {}", summary.step,
-                                   summary.checkpoint.string()));
+  if (!summary.checkpoint.empty())  // of several processes one saves
+    print_line(progress, fmt::format("done: {} steps, checkpoint {}", summary.step,
+                                     summary.checkpoint.string()));
   return kExitOk;
 }
 

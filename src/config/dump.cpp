@@ -87,9 +87,9 @@ class Dumper {
         lines += fmt::format("\n{}  {}:\n{}", indent_, scalar(name), nested(entry, 4));
       return lines;
     } else if constexpr (kIsSection<T>) {
-      return "\n" + nested(value, 2);
+      return fmt::format("\n{}", nested(value, 2));
     } else {
-      return " " + scalar(value);
+      return fmt::format(" {}", scalar(value));
     }
   }
 
@@ -132,6 +132,7 @@ class Explainer {
     } else if constexpr (kIsOptional<T>) {
       info.default_value = "null";
       keys.push_back(info);
+      if constexpr (kIsSection<typename T::value_type>) descend<typename T::value_type>(info.key);
     } else if constexpr (kIsSection<T>) {
       info.is_section = true;
       keys.push_back(info);

@@ -60,6 +60,11 @@ int64_t ModelConfig::num_parameters(int64_t vocab) const {
       const int64_t inner = mixer.resolved_utility_hidden(hidden_size);
       total += (hidden_size + 1) * inner + (inner + 1) * resolved_num_kv_heads();
     }
+    if (mixer.kind != "parallax") continue;
+    // The probe has what the query has; without queries it is instead of them.
+    const int64_t query = hidden_size * q + (qkv_bias ? q : 0) + (qk_norm ? resolved_head_dim() : 0);
+    if (!mixer.uniform_weights) total += query;
+    if (mixer.probe_gate) total += hidden_size * q;
   }
   return total;
 }

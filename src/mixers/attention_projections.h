@@ -11,7 +11,8 @@ namespace lh {
 
 class AttentionProjections {
  public:
-  explicit AttentionProjections(const MixerContext& context);
+  /// `queries` false: q is zeros, without parameters (all keys weigh the same).
+  explicit AttentionProjections(const MixerContext& context, bool queries = true);
 
   struct Heads {
     Variable q;  // [N, H, d], normed and rotated
@@ -23,6 +24,9 @@ class AttentionProjections {
   /// Heads' outputs [N, H, d] to [N, D]; x is the mixer's input, which the gate reads.
   Variable output(const Variable& heads, const Variable& x) const;
 
+  /// As TokenMixer::is_recordable(): no table that depends on the longest document.
+  bool is_recordable() const { return rope_ == nullptr || !rope_->depends_on_length(); }
+
   int64_t heads() const { return heads_; }
   int64_t kv_heads() const { return kv_heads_; }
   int64_t head_dim() const { return head_dim_; }
@@ -30,7 +34,8 @@ class AttentionProjections {
 
  private:
   int64_t heads_, kv_heads_, head_dim_;
-  Linear q_, k_, v_, o_;
+  std::optional<Linear> q_;
+  Linear k_, v_, o_;
   std::optional<RmsNorm> q_norm_, k_norm_;
   std::optional<Linear> gate_;
   std::shared_ptr<const RopeTable> rope_;  // nullptr: no position encoding

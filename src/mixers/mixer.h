@@ -49,6 +49,11 @@ class TokenMixer {
   virtual Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                                   MixerCache& cache) const = 0;
 
+  /// True when forward() and its backward launch the same work with the same arguments whatever the
+  /// documents of a reusable layout are, so that a step can be recorded and launched again
+  /// (CUDA graphs). False: the steps of a model with this mixer are launched kernel by kernel.
+  virtual bool is_recordable() const { return false; }
+
   virtual MixerFlops flops(const SequenceLayout& layout) const = 0;
   virtual ContextParallelClass context_parallel_class() const = 0;
 };

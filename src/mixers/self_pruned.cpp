@@ -4,10 +4,12 @@
 #include <limits>
 
 #include "backend/elementwise.h"
+#include "mixers/mix_heads.h"
 #include "mixers/self_pruned_cache.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
 #include "ops/linear.h"
+#include "ops/reshape.h"
 #include "ops/utility_gate.h"
 
 namespace lh {
@@ -31,6 +33,22 @@ std::vector<uint8_t> kept(const Tensor& hard_bias) {
                    [](T bias) { return static_cast<accumulate_t<T>>(bias) == 0 ? 1 : 0; });
   });
   return bits;
+}
+
+/// How many rows of its document follow each row of this process, wherever they are.
+std::vector<int64_t> rows_after(const SequenceLayout& layout) {
+  const ContextLayout* context = layout.context();
+  const std::span<const AttentionSegment> documents =
+      context == nullptr ? layout.segments() : context->whole_segments();
+  const RowSet held = context == nullptr ? RowSet{{0, layout.rows()}} : context->held();
+  std::vector<int64_t> after;
+  auto document = documents.begin();
+  for (const RowRange& range : held)
+    for (int64_t row = range.begin; row < range.end; ++row) {
+      while (row >= document->key_begin + document->key_length) ++document;
+      after.push_back(document->key_begin + document->key_length - 1 - row);
+    }
+  return after;
 }
 
 }  // namespace
@@ -79,20 +97,29 @@ void SelfPrunedMixer::report_density(const Variable& x, const SequenceLayout& la
   const std::vector<uint8_t> bits = kept(gates(x, hard).value());
   const int64_t kv_heads = projections_.kv_heads();
   auto& counts = layout.gates().density->of(prefix_, kv_heads);
-  for (const AttentionSegment& s : layout.segments())
-    for (int64_t i = 0; i < s.query_length - mask_.bias_window; ++i)
-      for (int64_t g = 0; g < kv_heads; ++g) {
-        GateDensity::Count& count = counts[static_cast<size_t>(g)];
-        count.kept += bits[static_cast<size_t>((s.query_begin + i) * kv_heads + g)];
-        ++count.all;
-      }
+  const std::vector<int64_t> after = rows_after(layout);
+  for (size_t row = 0; row < after.size(); ++row) {
+    if (after[row] < mask_.bias_window) continue;  // no query ever has the key outside its window
+    for (int64_t g = 0; g < kv_heads; ++g) {
+      GateDensity::Count& count = counts[static_cast<size_t>(g)];
+      count.kept += bits[row * static_cast<size_t>(kv_heads) + static_cast<size_t>(g)];
+      ++count.all;
+    }
+  }
 }
 
 Variable SelfPrunedMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   if (layout.gates().density != nullptr) report_density(x, layout);
   const auto [q, k, v] = projections_.project(x, layout);
-  return projections_.output(
-      attention(q, k, v, layout.plan(mask_, scale()), gates(x, layout.gates())), x);
+  // A gate is a head of size 1 where processes trade rows for heads.
+  const Variable gate = reshape(gates(x, layout.gates()), {-1, projections_.kv_heads(), 1});
+  const auto mix = [](const std::vector<Variable>& heads,
+                      std::shared_ptr<const AttentionPlan> plan) {
+    const Variable& bias = heads[3];
+    return attention(heads[0], heads[1], heads[2], std::move(plan),
+                     reshape(bias, {-1, bias.size(1)}));
+  };
+  return projections_.output(mix_heads({q, k, v, gate}, layout, mask_, scale(), prefix_, mix), x);
 }
 
 std::unique_ptr<MixerCache> SelfPrunedMixer::make_cache(int64_t max_tokens) const {

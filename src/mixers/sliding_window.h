@@ -2,6 +2,7 @@
 // Mistral), and over the first `sinks` tokens of the document (Xiao et al. 2023, StreamingLLM).
 #pragma once
 
+#include "mixers/attend.h"
 #include "mixers/attention_projections.h"
 
 namespace lh {
@@ -13,6 +14,7 @@ class SlidingWindowMixer final : public TokenMixer {
   std::unique_ptr<MixerCache> make_cache(int64_t max_tokens) const override;
   Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                           MixerCache& cache) const override;
+  bool is_recordable() const override { return projections_.is_recordable(); }
   MixerFlops flops(const SequenceLayout& layout) const override;
   ContextParallelClass context_parallel_class() const override {
     return ContextParallelClass::kHalo;
@@ -21,6 +23,8 @@ class SlidingWindowMixer final : public TokenMixer {
  private:
   AttentionProjections projections_;
   AttentionMask mask_;
+  ContextScheme scheme_;
+  std::string prefix_;
   DType dtype_;
   Device device_;
 };

@@ -1,18 +1,21 @@
 #include "mixers/softmax.h"
 
 #include "mixers/key_value_cache.h"
-#include "ops/attention.h"
+#include "mixers/attend.h"
 
 namespace lh {
 
 SoftmaxMixer::SoftmaxMixer(const MixerContext& context)
     : projections_(context),
+      scheme_(context_scheme(context.config.context)),
+      prefix_(context.prefix),
       dtype_(context.store.compute_dtype()),
       device_(context.store.device()) {}
 
 Variable SoftmaxMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   const auto [q, k, v] = projections_.project(x, layout);
-  return projections_.output(attention(q, k, v, layout.plan({}, projections_.scale())), x);
+  return projections_.output(
+      attend(q, k, v, layout, {}, projections_.scale(), scheme_, prefix_), x);
 }
 
 std::unique_ptr<MixerCache> SoftmaxMixer::make_cache(int64_t max_tokens) const {

@@ -2,6 +2,7 @@
 // NoPE and output gate.
 #pragma once
 
+#include "mixers/attend.h"
 #include "mixers/attention_projections.h"
 
 namespace lh {
@@ -13,6 +14,7 @@ class SoftmaxMixer final : public TokenMixer {
   std::unique_ptr<MixerCache> make_cache(int64_t max_tokens) const override;
   Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                           MixerCache& cache) const override;
+  bool is_recordable() const override { return projections_.is_recordable(); }
   MixerFlops flops(const SequenceLayout& layout) const override;
   ContextParallelClass context_parallel_class() const override {
     return ContextParallelClass::kLogSumExp;
@@ -20,6 +22,8 @@ class SoftmaxMixer final : public TokenMixer {
 
  private:
   AttentionProjections projections_;
+  ContextScheme scheme_;
+  std::string prefix_;
   DType dtype_;
   Device device_;
 };

@@ -1,5 +1,6 @@
 #include "models/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/checkpoint.h"
@@ -17,14 +18,18 @@ std::string layer_prefix(int64_t layer) {
 
 }  // namespace
 
+std::string mixer_prefix(int64_t layer) {
+  return layer_prefix(layer) + ".self_attn";
+}
+
 Block::Block(const ModelConfig& model, int64_t layer, ParameterStore& store,
              std::shared_ptr<const RopeTable> rope)
     : input_norm_(store, layer_prefix(layer) + ".input_layernorm", model.hidden_size,
                   model.rms_norm_eps),
       post_norm_(store, layer_prefix(layer) + ".post_attention_layernorm", model.hidden_size,
                  model.rms_norm_eps),
-      mixer_(make_mixer({model, model.mixer_of_layer(layer), layer_prefix(layer) + ".self_attn",
-                         store, std::move(rope)})),
+      mixer_(make_mixer(
+          {model, model.mixer_of_layer(layer), mixer_prefix(layer), store, std::move(rope)})),
       mlp_(store, layer_prefix(layer) + ".mlp", model.hidden_size, model.intermediate_size,
            model.mlp_bias, model.init_std,
            model.init_std / std::sqrt(2.0 * static_cast<double>(model.num_layers))),
@@ -119,6 +124,11 @@ Tensor Decoder::next_logits(const Tensor& tokens, DecoderCache& cache) const {
                               row.dtype() == DType::kF64 ? DType::kF64 : DType::kF32, row.device());
   LH_DISPATCH(row.device(), "next_logits", copy(row.reshape({-1}), wide));
   return wide;
+}
+
+bool Decoder::is_recordable() const {
+  return std::all_of(blocks_.begin(), blocks_.end(),
+                     [](const Block& block) { return block.mixer().is_recordable(); });
 }
 
 double Decoder::forward_flops(const SequenceLayout& layout) const {

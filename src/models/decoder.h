@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "config/model_config.h"
@@ -10,6 +11,9 @@
 #include "ops/linear_cross_entropy.h"
 
 namespace lh {
+
+/// What the names of the parameters of a layer's mixer begin with.
+std::string mixer_prefix(int64_t layer);
 
 /// x + s mixer(norm(x)), then x + s mlp(norm(x)); s = scale_depth / sqrt(layers) or 1.
 class Block {
@@ -59,6 +63,9 @@ class Decoder {
 
   /// Forward arithmetic of a step (multiply-adds counted twice), head included, embeddings not.
   double forward_flops(const SequenceLayout& layout) const;
+
+  /// Whether a training step can be recorded (TokenMixer::is_recordable()).
+  bool is_recordable() const;
 
   Device device() const { return store_.device(); }
   ParameterStore& parameters() { return store_; }

@@ -16,6 +16,8 @@ class RopeTable {
   /// The table for a batch whose longest sequence has `longest` tokens: longrope switches its
   /// divisors past original_max_position. Throws when `longest` exceeds max_position.
   const Tensor& table(int64_t longest) const;
+  /// Whether table() gives different tables for different lengths (longrope).
+  bool depends_on_length() const { return long_.defined(); }
 
  private:
   int64_t max_position_;

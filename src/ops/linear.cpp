@@ -16,15 +16,16 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
     fail<ShapeError>("[linear] expected x [n, in] and weight [out, in], got {} and {}",
                      x.value().str(), weight.value().str());
   check_dtype(weight.value(), x.dtype(), "linear", "weight");
+  if (bias.defined()) check_shape(bias.value(), {weight.size(0)}, "linear", "bias");
   Tensor y = Tensor::empty({x.size(0), weight.size(0)}, x.dtype(), x.device());
   const bool history = will_record({x, weight, bias});
-  if (!history && x.size(0) <= kMaxGemvRows)
+  if (!history && x.size(0) <= kMaxGemvRows) {
     LH_DISPATCH(x.device(), "linear", gemv(x.value(), weight.value(), y));
-  else
-    LH_DISPATCH(x.device(), "linear", gemm(x.value(), false, weight.value(), true, y, false));
-  if (bias.defined()) {
-    check_shape(bias.value(), {weight.size(0)}, "linear", "bias");
-    LH_DISPATCH(x.device(), "linear", add_bias(y, bias.value()));
+    if (bias.defined()) LH_DISPATCH(x.device(), "linear", add_bias(y, bias.value()));
+  } else {
+    LH_DISPATCH(x.device(), "linear",
+                gemm(x.value(), false, weight.value(), true, y, false,
+                     bias.defined() ? bias.value() : Tensor()));
   }
   return record("linear", {x, weight, bias}, y,
                 [x = Saved(x), w = weight.value()](Gradients& gradients) {
@@ -34,13 +35,17 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
                     Gradients::Target dx = gradients.target(0);
                     LH_DISPATCH(device, "linear", gemm(dy, false, w, false, dx.tensor, dx.holds_sum));
                   }
+                  const bool wants_bias = gradients.wants(2);
+                  Tensor db = wants_bias ? gradients.accumulator(2) : Tensor();
                   if (gradients.wants(1)) {
                     Gradients::Target dw = gradients.target(1);
-                    LH_DISPATCH(device, "linear",
-                                gemm(dy, true, x.get(), false, dw.tensor, dw.holds_sum));
-                  }
-                  if (gradients.wants(2)) {
-                    Tensor db = gradients.accumulator(2);
+                    if (wants_bias)
+                      LH_DISPATCH(device, "linear",
+                                  gemm_bias_backward(dy, x.get(), dw.tensor, dw.holds_sum, db));
+                    else
+                      LH_DISPATCH(device, "linear",
+                                  gemm(dy, true, x.get(), false, dw.tensor, dw.holds_sum));
+                  } else if (wants_bias) {
                     LH_DISPATCH(device, "linear", bias_backward(dy, db));
                   }
                 });

@@ -1,37 +1,43 @@
 #include "optim/adamw.h"
 
-#include "backend/optim.h"
-
 namespace lh {
 
-AdamWState::AdamWState(const ParamRule& rule) : rule_(rule) {
+void AdamW::add(const ParamRule& rule) {
   const MemoryScope scope(MemoryOwner::kOptimizer);
   const Tensor& master = rule.parameter->master;
-  m_ = Tensor::zeros(master.shape(), master.dtype(), master.device());
-  v_ = Tensor::zeros(master.shape(), master.dtype(), master.device());
+  moments_.push_back({rule, Tensor::zeros(master.shape(), master.dtype(), master.device()),
+                      Tensor::zeros(master.shape(), master.dtype(), master.device())});
 }
 
-void AdamWState::step(const OptimConfig& config, double learning_rate, double grad_scale,
-                      int64_t step) {
-  Parameter& parameter = *rule_.parameter;
-  const Tensor gradient = parameter.variable.grad();
-  if (!gradient.defined()) return;
-  const AdamWStep update{.learning_rate = learning_rate * rule_.lr_multiplier,
-                         .beta1 = config.beta1,
-                         .beta2 = config.beta2,
-                         .eps = config.eps,
-                         .weight_decay = rule_.weight_decay,
-                         .step = step,
-                         .grad_scale = grad_scale};
-  Tensor compute = parameter.compute_copy();
-  LH_DISPATCH(gradient.device(), "adamw",
-              adamw_step(parameter.master, gradient, m_, v_, update,
-                         compute.defined() ? &compute : nullptr));
+void AdamW::step(const OptimConfig& config, const Tensor& scalars) {
+  const MemoryScope scope(MemoryOwner::kOptimizer);
+  list_.operands.clear();
+  for (const Moments& one : moments_) {
+    const Parameter& parameter = *one.rule.parameter;
+    const Tensor gradient = parameter.variable.grad();
+    if (!gradient.defined()) continue;
+    list_.operands.push_back({.parameter = parameter.master,
+                              .gradient = gradient,
+                              .m = one.m,
+                              .v = one.v,
+                              .compute = parameter.compute_copy(),
+                              .lr_multiplier = one.rule.lr_multiplier,
+                              .weight_decay = one.rule.weight_decay});
+  }
+  LH_DISPATCH(scalars.device(), "adamw",
+              adamw_step(list_,
+                         {.learning_rate = config.learning_rate,
+                          .beta1 = config.beta1,
+                          .beta2 = config.beta2,
+                          .eps = config.eps},
+                         scalars));
 }
 
-void AdamWState::append_state(std::vector<NamedTensor>& state) const {
-  state.push_back({rule_.parameter->name + ".m", m_});
-  state.push_back({rule_.parameter->name + ".v", v_});
+void AdamW::append_state(std::vector<NamedTensor>& state) const {
+  for (const Moments& one : moments_) {
+    state.push_back({one.rule.parameter->name + ".m", one.m});
+    state.push_back({one.rule.parameter->name + ".v", one.v});
+  }
 }
 
 }  // namespace lh

@@ -1,20 +1,27 @@
-// AdamW (Loshchilov & Hutter 2019), for one parameter at a time.
+// AdamW (Loshchilov & Hutter 2019), all parameters in one pass.
 #pragma once
 
+#include "backend/optim.h"
 #include "optim/optimizer.h"
 #include "optim/param_groups.h"
 
 namespace lh {
 
-class AdamWState {
+class AdamW {
  public:
-  explicit AdamWState(const ParamRule& rule);
-  void step(const OptimConfig& config, double learning_rate, double grad_scale, int64_t step);
+  /// Allocates the moments of one more parameter.
+  void add(const ParamRule& rule);
+  /// Updates the parameters that have a gradient; scalars as in backend/optim.h.
+  void step(const OptimConfig& config, const Tensor& scalars);
   void append_state(std::vector<NamedTensor>& state) const;
 
  private:
-  ParamRule rule_;
-  Tensor m_, v_;  // like the master
+  struct Moments {
+    ParamRule rule;
+    Tensor m, v;  // like the master
+  };
+  std::vector<Moments> moments_;
+  AdamWList list_;
 };
 
 }  // namespace lh

@@ -3,17 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backend/reduce.h"
-
 namespace lh {
 
-double global_grad_norm(const ParameterStore& store) {
-  Tensor sum = Tensor::zeros({1}, DType::kF64, store.device());
+void grad_sum_of_squares(const ParameterStore& store, TensorList& list, Tensor& out) {
+  list.tensors.clear();
   for (const auto& parameter : store.all()) {
     const Tensor gradient = parameter->variable.grad();
-    if (gradient.defined())
-      LH_DISPATCH(gradient.device(), "grad_norm", sum_of_squares(gradient, sum, true));
+    if (gradient.defined()) list.tensors.push_back(gradient);
   }
+  LH_DISPATCH(out.device(), "grad_norm", sum_of_squares(list, out));
+}
+
+double global_grad_norm(const ParameterStore& store) {
+  TensorList list;
+  Tensor sum = Tensor::empty({1}, DType::kF64, store.device());
+  grad_sum_of_squares(store, list, sum);
   return std::sqrt(sum.item());
 }
 

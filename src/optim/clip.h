@@ -4,17 +4,22 @@
 #include <optional>
 #include <string>
 
+#include "backend/reduce.h"
 #include "nn/parameter.h"
 
 namespace lh {
 
-/// Euclidean norm over all gradients, summed in double in the store's order.
+/// out [1] f64 = squared Euclidean norm over all gradients, in the store's order, without waiting for
+/// the device. `list` is refilled; kept from call to call it saves its upload.
+void grad_sum_of_squares(const ParameterStore& store, TensorList& list, Tensor& out);
+
+/// Euclidean norm over all gradients; waits for the device.
 double global_grad_norm(const ParameterStore& store);
 
 /// What gradients are multiplied by so that their norm is at most clip_norm; 1 when clip_norm is 0.
 double clip_factor(double clip_norm, double norm);
 
-/// Name of the first parameter whose gradient holds a NaN or infinity.
+/// Name of the first parameter whose gradient holds a NaN or infinity; waits for the device.
 std::optional<std::string> first_non_finite_gradient(const ParameterStore& store);
 
 }  // namespace lh

@@ -56,27 +56,22 @@ MuonState::MuonState(const ParamRule& rule) : rule_(rule) {
   momentum_ = Tensor::zeros(master.shape(), master.dtype(), master.device());
 }
 
-void MuonState::step(const MuonConfig& config, double learning_rate, double grad_scale) {
+void MuonState::step(const MuonConfig& config, double learning_rate, const Tensor& scalars) {
   Parameter& parameter = *rule_.parameter;
   const Tensor gradient = parameter.variable.grad();
   if (!gradient.defined()) return;
   const Device device = gradient.device();
-  const double mu = config.momentum;
+  Tensor direction = config.nesterov ? Tensor::empty_like(momentum_) : momentum_;
   LH_DISPATCH(device, "muon",
-              add_scaled(momentum_, mu, gradient, (1 - mu) * grad_scale, momentum_));
-  Tensor direction = momentum_;
-  if (config.nesterov) {
-    direction = Tensor::empty_like(momentum_);
-    LH_DISPATCH(device, "muon",
-                add_scaled(gradient, (1 - mu) * grad_scale, momentum_, mu, direction));
-  }
+              momentum_step(momentum_, gradient, config.momentum, scalars,
+                            config.nesterov ? &direction : nullptr));
   Tensor update = newton_schulz(direction, config.newton_schulz, config.resolved_steps());
   LH_DISPATCH(device, "muon",
               scale(update, muon_scale(config.scaling, update.size(0), update.size(1)), update));
   Tensor compute = parameter.compute_copy();
   LH_DISPATCH(device, "muon",
-              apply_update(parameter.master, update, learning_rate * rule_.lr_multiplier,
-                           rule_.weight_decay, compute.defined() ? &compute : nullptr));
+              apply_update(parameter.master, update, learning_rate, rule_.lr_multiplier,
+                           rule_.weight_decay, scalars, compute.defined() ? &compute : nullptr));
 }
 
 void MuonState::append_state(std::vector<NamedTensor>& state) const {

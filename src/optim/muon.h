@@ -19,7 +19,8 @@ double muon_scale(const std::string& scaling, int64_t rows, int64_t cols);
 class MuonState {
  public:
   explicit MuonState(const ParamRule& rule);
-  void step(const MuonConfig& config, double learning_rate, double grad_scale);
+  /// scalars as in backend/optim.h.
+  void step(const MuonConfig& config, double learning_rate, const Tensor& scalars);
   void append_state(std::vector<NamedTensor>& state) const;
 
  private:

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/optim.h"
 #include "config/recipe.h"
 #include "nn/parameter.h"
 
@@ -19,10 +20,24 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
 
+  /// Counts one more update and sends what its arithmetic needs (learning rates are multiplied by
+  /// learning_rate_factor, optim/schedule.h) to the device, in stream order.
+  void prepare(double learning_rate_factor);
+
+  /// [1] f64 on the device: gradients are multiplied by it (clipping). update() reads what was last
+  /// written there, and does nothing when that is not finite.
+  Tensor grad_scale() const { return scalars_.slice(0, kGradScale, kGradScale + 1); }
+
   /// Updates every parameter that is not frozen and received a gradient; the others keep their
-  /// value and state. Learning rates are multiplied by learning_rate_factor (optim/schedule.h),
-  /// gradients by grad_scale (clipping).
-  virtual void step(double learning_rate_factor, double grad_scale) = 0;
+  /// value and state. Neither waits for the device nor copies to it once the gradients' addresses
+  /// are known.
+  virtual void update() = 0;
+
+  /// prepare() and update() with a gradient scale known to the host.
+  void step(double learning_rate_factor, double grad_scale);
+
+  /// Weight decay of the steps to come, as a share of the configured one (optim/schedule.h).
+  void set_weight_decay_factor(double factor) { weight_decay_factor_ = factor; }
 
   /// The state tensors, named "<parameter>.<moment>". Handles share storage with the optimizer, so
   /// writing into them restores a checkpoint.
@@ -33,7 +48,14 @@ class Optimizer {
   void set_steps(int64_t steps) { steps_ = steps; }
 
  protected:
+  Optimizer(const OptimConfig& config, Device device);
+
+  OptimConfig config_;
+  Tensor scalars_;  // as in backend/optim.h
+
+ private:
   int64_t steps_ = 0;
+  double weight_decay_factor_ = 1;
 };
 
 /// AdamW for everything, or Muon for hidden matrices with AdamW for the rest. State is allocated

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "runtime/device.h"
@@ -24,6 +25,8 @@ struct DeviceInfo {
   int capability = 0;  // 90 for compute capability 9.0
   int multiprocessors = 0;
   int64_t memory_bytes = 0;
+  int64_t l2_bytes = 0;
+  bool emulated = false;  // kernels run on the CPU (kernels/xpu/emu): times say nothing
 };
 DeviceInfo device_info(Device device);
 /// device_info().capability, asked once.
@@ -40,12 +43,63 @@ inline constexpr size_t kAlignment = 512;  // of every allocation
 void* allocate(Device device, size_t bytes, MemoryOwner owner);
 void release(Device device, void* pointer, size_t bytes, MemoryOwner owner) noexcept;
 
-/// Host to device, in stream order. `host` may be changed on return; waits only when the pinned
-/// staging memory is full of unfinished copies.
+/// Host to device through pinned memory, in stream order. `host` may be changed on return; waits only
+/// when the staging memory is full of unfinished copies.
 void copy_in(Device device, void* to, const void* host, size_t bytes);
 /// Device to host; waits for all earlier work and for the copy.
 void copy_out(Device device, void* host, const void* from, size_t bytes);
 void fill_bytes(Device device, void* to, int value, size_t bytes);
 void synchronize(Device device);
+
+/// How often the host has waited for the device: copy_out, synchronize, and copies in that found the
+/// staging memory full. A training step should add one.
+int64_t wait_count(Device device);
+
+/// With LH_CUDA_SYNC=1 every operation is waited for, so that an asynchronous error names it.
+bool synchronous();
+
+/// Work recorded once, to be launched again with the same arguments and addresses (a CUDA graph). Its
+/// intermediate results lie where they lay when it was recorded, in memory that is free between
+/// launches.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  /// Enqueues the work and returns true; false, with nothing done, when something else lives now
+  /// where the graph keeps its intermediate results: it must be recorded again.
+  virtual bool launch() = 0;
+};
+
+/// From construction to finish(), what is enqueued on the device's stream is recorded and not run.
+/// Copies to and from the host, and waits, throw Error.
+class Capture {
+ public:
+  explicit Capture(Device device);
+  ~Capture();  // without finish(): forgets what was recorded
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+  std::unique_ptr<Graph> finish();
+
+ private:
+  Device device_;
+  bool recording_ = true;
+};
+
+/// A moment on the device's stream, for timing.
+class Event {
+ public:
+  explicit Event(Device device);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  /// Happens when all work given to the stream so far is done.
+  void record();
+  /// From the other event to this one, both recorded; waits for this one.
+  double seconds_since(const Event& earlier) const;
+
+ private:
+  Device device_;
+  void* handle_ = nullptr;
+};
 
 }  // namespace lh::gpu

@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <iterator>
 #include <map>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "runtime/best_fit.h"
 #include "runtime/gpu.h"
+#include "runtime/gpu_arena.h"
 #include "runtime/gpu_driver.h"
 #include "runtime/memory_counters.h"
 
@@ -20,6 +23,7 @@ namespace {
 struct Block {
   size_t bytes;
   MemoryOwner owner;
+  uint64_t serial;  // no two blocks of an arena have the same
 };
 
 class Arena {
@@ -39,7 +43,8 @@ class Arena {
       free_.release(*offset, padded);
       return nullptr;
     }
-    live_[*offset] = {padded, owner};
+    live_[*offset] = {padded, owner, ++serial_};
+    if (watching_) add_range(*offset, *offset + padded);
     return range_.base + *offset;
   }
 
@@ -48,6 +53,37 @@ class Arena {
     const auto found = live_.find(static_cast<size_t>(static_cast<char*>(pointer) - range_.base));
     free_.release(found->first, found->second.bytes);
     live_.erase(found);
+  }
+
+  void start_watch() {
+    const std::lock_guard lock(mutex_);
+    watching_ = true;
+    use_ = {};
+    watched_from_ = serial_;
+  }
+
+  ArenaUse stop_watch() {
+    const std::lock_guard lock(mutex_);
+    watching_ = false;
+    for (const auto& [offset, block] : live_)
+      if (block.serial > watched_from_) use_.alive[offset] = block.serial;
+    return std::exchange(use_, {});
+  }
+
+  bool is_unchanged(const ArenaUse& use) const {
+    const std::lock_guard lock(mutex_);
+    size_t same = 0;
+    for (const auto& [begin, end] : use.ranges) {
+      auto block = live_.lower_bound(begin);
+      if (block != live_.begin() && std::prev(block)->first + std::prev(block)->second.bytes > begin)
+        return false;
+      for (; block != live_.end() && block->first < end; ++block) {
+        const auto known = use.alive.find(block->first);
+        if (known == use.alive.end() || known->second != block->second.serial) return false;
+        ++same;
+      }
+    }
+    return same == use.alive.size();
   }
 
   std::string largest() const {
@@ -64,11 +100,26 @@ class Arena {
   }
 
  private:
+  /// Adds [begin, end) to the watched ranges, merged with those it meets.
+  void add_range(size_t begin, size_t end) {
+    auto at = use_.ranges.upper_bound(begin);
+    if (at != use_.ranges.begin() && std::prev(at)->second >= begin) --at;
+    while (at != use_.ranges.end() && at->first <= end) {
+      begin = std::min(begin, at->first);
+      end = std::max(end, at->second);
+      at = use_.ranges.erase(at);
+    }
+    use_.ranges[begin] = end;
+  }
+
   mutable std::mutex mutex_;
   AddressRange range_;
   size_t committed_ = 0;
   BestFit free_;
   std::map<size_t, Block> live_;  // by offset
+  uint64_t serial_ = 0, watched_from_ = 0;
+  bool watching_ = false;
+  ArenaUse use_;
 };
 
 Arena& arena(Device device) {
@@ -77,6 +128,18 @@ Arena& arena(Device device) {
 }
 
 }  // namespace
+
+void start_watch(Device device) {
+  arena(device).start_watch();
+}
+
+ArenaUse stop_watch(Device device) {
+  return arena(device).stop_watch();
+}
+
+bool is_unchanged(Device device, const ArenaUse& use) {
+  return arena(device).is_unchanged(use);
+}
 
 int capability(Device device) {
   static std::array<std::atomic<int>, 128> known{};

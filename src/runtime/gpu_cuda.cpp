@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "runtime/cuda_check.h"
 #include "runtime/gpu.h"
@@ -43,38 +46,76 @@ void use(Device device) {
   check(cudaSetDevice(device.index), "cannot use the device");
 }
 
-/// Pinned host memory in slots, through which copies pass so that neither side waits for the other.
+/// Pinned host memory used as a ring, through which copies pass so that neither side waits for the
+/// other: the many small copies of a step (batches, work items) take little of it.
 class Staging {
  public:
-  static constexpr size_t kSlotBytes = size_t{8} << 20;
-  static constexpr size_t kSlots = 4;
+  static constexpr size_t kBytes = size_t{64} << 20;
+  static constexpr size_t kLargestPiece = kBytes / 8;
 
   Staging() {
-    check(cudaHostAlloc(reinterpret_cast<void**>(&memory_), kSlotBytes * kSlots,
-                        cudaHostAllocDefault),
+    check(cudaHostAlloc(reinterpret_cast<void**>(&memory_), kBytes, cudaHostAllocDefault),
           "pinned memory for copies");
-    for (cudaEvent_t& event : done_)
-      check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
   }
 
-  /// A slot whose earlier copy has finished.
-  char* next() {
-    slot_ = (slot_ + 1) % kSlots;
-    check(cudaEventSynchronize(done_[slot_]), "copy to the device");
-    return memory_ + slot_ * kSlotBytes;
+  /// Room for at most kLargestPiece bytes; true in `waited` when unfinished copies stood in the way.
+  char* reserve(size_t bytes, bool& waited) {
+    bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    if (next_ + bytes > kBytes) {
+      // What the last round left beyond this point is older than everything in front.
+      while (!pieces_.empty() && pieces_.front().begin >= next_) drop_oldest(waited);
+      next_ = 0;
+    }
+    const size_t begin = next_;
+    next_ += bytes;
+    while (!pieces_.empty() && pieces_.front().begin < next_ && pieces_.front().end > begin)
+      drop_oldest(waited);
+    reserved_ = {begin, next_, nullptr};
+    return memory_ + begin;
   }
-  void in_flight(cudaStream_t stream) { check(cudaEventRecord(done_[slot_], stream), "event"); }
+
+  /// The copy that uses the last reserved piece is in the stream.
+  void in_flight(cudaStream_t stream) {
+    if (spare_.empty()) {
+      spare_.emplace_back();
+      check(cudaEventCreateWithFlags(&spare_.back(), cudaEventDisableTiming), "event");
+    }
+    reserved_.done = spare_.back();
+    spare_.pop_back();
+    check(cudaEventRecord(reserved_.done, stream), "event");
+    pieces_.push_back(reserved_);
+  }
 
  private:
+  struct Piece {
+    size_t begin, end;
+    cudaEvent_t done;
+  };
+
+  void drop_oldest(bool& waited) {
+    const Piece piece = pieces_.front();
+    if (cudaEventQuery(piece.done) == cudaErrorNotReady) {
+      cudaGetLastError();  // "not ready" is kept as the last error, which launches look at
+      waited = true;
+      check(cudaEventSynchronize(piece.done), "copy to the device");
+    }
+    pieces_.pop_front();
+    spare_.push_back(piece.done);
+  }
+
   char* memory_ = nullptr;
-  std::array<cudaEvent_t, kSlots> done_{};
-  size_t slot_ = 0;
+  size_t next_ = 0;
+  Piece reserved_{};
+  std::deque<Piece> pieces_;  // oldest first
+  std::vector<cudaEvent_t> spare_;
 };
 
 struct State {
   cudaStream_t stream = nullptr;
   std::mutex staging_mutex;
   std::unique_ptr<Staging> staging;
+  std::atomic<int64_t> waits{0};
+  std::atomic<bool> recording{false};
 };
 
 State& state(Device device) {
@@ -91,6 +132,30 @@ State& state(Device device) {
   }
   return *found;
 }
+
+void refuse_in_recording(const State& s, const char* what) {
+  if (s.recording) fail("[cuda] {} cannot be recorded", what);
+}
+
+class ExecutableGraph final : public Recording {
+ public:
+  ExecutableGraph(cudaStream_t stream, cudaGraph_t graph) : stream_(stream) {
+    const cudaError_t code = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(code, "making a graph ready to run");
+  }
+  ~ExecutableGraph() override {
+    if (executable_ != nullptr) cudaGraphExecDestroy(executable_);  // waits for no launch
+  }
+  ExecutableGraph(const ExecutableGraph&) = delete;
+  ExecutableGraph& operator=(const ExecutableGraph&) = delete;
+
+  void replay() override { check(cudaGraphLaunch(executable_, stream_), "launch of a graph"); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
 
 template <typename Function>
 Function driver_function(const char* name) {
@@ -144,7 +209,8 @@ DeviceInfo device_info(Device device) {
   return {.name = properties.name,
           .capability = properties.major * 10 + properties.minor,
           .multiprocessors = properties.multiProcessorCount,
-          .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
+          .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem),
+          .l2_bytes = properties.l2CacheSize};
 }
 
 Stream stream(Device device) {
@@ -185,12 +251,15 @@ size_t commit(Device device, const AddressRange& range, size_t committed, size_t
 
 void copy_in(Device device, void* to, const void* host, size_t bytes) {
   State& s = state(device);
+  refuse_in_recording(s, "a copy to the device");
   const std::lock_guard lock(s.staging_mutex);
-  for (size_t at = 0; at < bytes; at += Staging::kSlotBytes) {
-    const size_t count = std::min(Staging::kSlotBytes, bytes - at);
-    char* slot = s.staging->next();
-    std::memcpy(slot, static_cast<const char*>(host) + at, count);
-    check(cudaMemcpyAsync(static_cast<char*>(to) + at, slot, count, cudaMemcpyHostToDevice,
+  for (size_t at = 0; at < bytes; at += Staging::kLargestPiece) {
+    const size_t count = std::min(Staging::kLargestPiece, bytes - at);
+    bool waited = false;
+    char* piece = s.staging->reserve(count, waited);
+    s.waits += waited ? 1 : 0;
+    std::memcpy(piece, static_cast<const char*>(host) + at, count);
+    check(cudaMemcpyAsync(static_cast<char*>(to) + at, piece, count, cudaMemcpyHostToDevice,
                           s.stream),
           "copy to the device");
     s.staging->in_flight(s.stream);
@@ -199,15 +268,19 @@ void copy_in(Device device, void* to, const void* host, size_t bytes) {
 
 void copy_out(Device device, void* host, const void* from, size_t bytes) {
   State& s = state(device);
+  refuse_in_recording(s, "a copy from the device");
   const std::lock_guard lock(s.staging_mutex);
-  for (size_t at = 0; at < bytes; at += Staging::kSlotBytes) {
-    const size_t count = std::min(Staging::kSlotBytes, bytes - at);
-    char* slot = s.staging->next();
-    check(cudaMemcpyAsync(slot, static_cast<const char*>(from) + at, count, cudaMemcpyDeviceToHost,
-                          s.stream),
+  ++s.waits;
+  for (size_t at = 0; at < bytes; at += Staging::kLargestPiece) {
+    const size_t count = std::min(Staging::kLargestPiece, bytes - at);
+    bool waited = false;
+    char* piece = s.staging->reserve(count, waited);
+    check(cudaMemcpyAsync(piece, static_cast<const char*>(from) + at, count,
+                          cudaMemcpyDeviceToHost, s.stream),
           "copy from the device");
+    s.staging->in_flight(s.stream);
     check(cudaStreamSynchronize(s.stream), "waiting for the device");
-    std::memcpy(static_cast<char*>(host) + at, slot, count);
+    std::memcpy(static_cast<char*>(host) + at, piece, count);
   }
 }
 
@@ -217,7 +290,53 @@ void fill_bytes(Device device, void* to, int value, size_t bytes) {
 }
 
 void synchronize(Device device) {
+  refuse_in_recording(state(device), "waiting for the device");
+  ++state(device).waits;
   check(cudaStreamSynchronize(state(device).stream), "waiting for the device");
+}
+
+void start_recording(Device device) {
+  use(device);
+  State& s = state(device);
+  refuse_in_recording(s, "a recording");
+  check(cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeThreadLocal), "begin of a recording");
+  s.recording = true;
+}
+
+std::unique_ptr<Recording> stop_recording(Device device) {
+  State& s = state(device);
+  s.recording = false;
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamEndCapture(s.stream, &graph), "end of a recording");
+  return std::make_unique<ExecutableGraph>(s.stream, graph);
+}
+
+int64_t wait_count(Device device) {
+  return state(device).waits;
+}
+
+Event::Event(Device device) : device_(device) {
+  use(device);
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "event");
+  handle_ = event;
+}
+
+Event::~Event() {
+  cudaEventDestroy(static_cast<cudaEvent_t>(handle_));
+}
+
+void Event::record() {
+  check(cudaEventRecord(static_cast<cudaEvent_t>(handle_), state(device_).stream), "event");
+}
+
+double Event::seconds_since(const Event& earlier) const {
+  const auto end = static_cast<cudaEvent_t>(handle_);
+  check(cudaEventSynchronize(end), "waiting for the device");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.handle_), end),
+        "time between events");
+  return milliseconds * 1e-3;
 }
 
 }  // namespace lh::gpu

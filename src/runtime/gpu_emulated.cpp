@@ -2,9 +2,15 @@
 // memory is host memory, and every call is finished when it returns.
 #include <sys/mman.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <functional>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
+#include "kernels/xpu/emu/stream.h"
 #include "runtime/gpu.h"
 #include "runtime/gpu_driver.h"
 
@@ -12,6 +18,29 @@ namespace lh::gpu {
 namespace {
 
 constexpr int64_t kMemoryBytes = int64_t{4} << 30;
+std::atomic<int64_t> waits{0};
+
+CUstream_st& only_stream() {
+  static CUstream_st stream;
+  return stream;
+}
+
+void refuse_in_recording(const char* what) {
+  if (only_stream().recording != nullptr) fail("[cuda] {} cannot be recorded", what);
+}
+
+using Work = std::vector<std::function<void()>>;
+
+class WorkList final : public Recording {
+ public:
+  explicit WorkList(Work work) : work_(std::move(work)) {}
+  void replay() override {
+    for (const auto& run : work_) run();
+  }
+
+ private:
+  Work work_;
+};
 
 }  // namespace
 
@@ -26,11 +55,11 @@ const std::string& unavailable_reason() {
 
 DeviceInfo device_info(Device) {
   return {.name = "emulated device", .capability = 90, .multiprocessors = 4,
-          .memory_bytes = kMemoryBytes};
+          .memory_bytes = kMemoryBytes, .emulated = true};
 }
 
 Stream stream(Device) {
-  return nullptr;
+  return &only_stream();
 }
 
 AddressRange reserve_addresses(Device) {
@@ -45,17 +74,56 @@ size_t commit(Device, const AddressRange&, size_t, size_t end) {
 }
 
 void copy_in(Device, void* to, const void* host, size_t bytes) {
+  refuse_in_recording("a copy to the device");
   std::memcpy(to, host, bytes);
 }
 
 void copy_out(Device, void* host, const void* from, size_t bytes) {
+  refuse_in_recording("a copy from the device");
+  ++waits;
   std::memcpy(host, from, bytes);
 }
 
 void fill_bytes(Device, void* to, int value, size_t bytes) {
-  std::memset(to, value, bytes);
+  xpu::emu::enqueue(&only_stream(), [=] { std::memset(to, value, bytes); });
 }
 
-void synchronize(Device) {}
+void synchronize(Device) {
+  refuse_in_recording("waiting for the device");
+  ++waits;
+}
+
+void start_recording(Device) {
+  refuse_in_recording("a recording");
+  only_stream().recording = new Work;
+}
+
+std::unique_ptr<Recording> stop_recording(Device) {
+  const std::unique_ptr<Work> work(std::exchange(only_stream().recording, nullptr));
+  return std::make_unique<WorkList>(std::move(*work));
+}
+
+int64_t wait_count(Device) {
+  return waits;
+}
+
+// Work is done when its call returns, so an event is the time of its recording.
+using Moment = std::chrono::steady_clock::time_point;
+
+Event::Event(Device device) : device_(device), handle_(new Moment) {}
+
+Event::~Event() {
+  delete static_cast<Moment*>(handle_);
+}
+
+void Event::record() {
+  *static_cast<Moment*>(handle_) = std::chrono::steady_clock::now();
+}
+
+double Event::seconds_since(const Event& earlier) const {
+  return std::chrono::duration<double>(*static_cast<Moment*>(handle_) -
+                                       *static_cast<Moment*>(earlier.handle_))
+      .count();
+}
 
 }  // namespace lh::gpu

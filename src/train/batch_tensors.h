@@ -19,6 +19,13 @@ struct BatchTensors {
             Tensor::from(batch.targets, {rows}).to(device),
             SequenceLayout::packed(batch.segment_offsets, device)};
   }
+
+  /// With a layout that other batches of as many tokens can take over.
+  static BatchTensors reusable(const Batch& batch, Device device) {
+    BatchTensors result = from(batch, device);
+    result.layout = SequenceLayout::reusable(batch.segment_offsets, device);
+    return result;
+  }
 };
 
 }  // namespace lh

@@ -8,8 +8,34 @@
 
 #include "base/timer.h"
 #include "train/batch_tensors.h"
+#include "train/evaluate_task.h"
+#include "train/team.h"
 
 namespace lh {
+
+namespace {
+
+/// Counts become those of all processes: one that saw no batch has none of its own.
+void sum_over_team(GateDensity& density, const Decoder& model, const Team& team) {
+  const ModelConfig& config = model.config();
+  std::vector<GateDensity::Count*> counts;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer)
+    if (config.mixer_of_layer(layer).kind == "sp_kv")
+      for (auto& head : density.of(mixer_prefix(layer), config.resolved_num_kv_heads()))
+        counts.push_back(&head);
+  if (counts.empty()) return;
+  Tensor numbers = Tensor::empty({static_cast<int64_t>(2 * counts.size())}, DType::kF64);
+  double* at = numbers.data<double>();
+  for (size_t i = 0; i < counts.size(); ++i) {
+    at[2 * i] = static_cast<double>(counts[i]->kept);
+    at[2 * i + 1] = static_cast<double>(counts[i]->all);
+  }
+  team.sum(numbers, "gate density");
+  for (size_t i = 0; i < counts.size(); ++i)
+    *counts[i] = {std::llround(at[2 * i]), std::llround(at[2 * i + 1])};
+}
+
+}  // namespace
 
 double EvalResult::perplexity() const {
   return std::exp(loss);
@@ -17,7 +43,9 @@ double EvalResult::perplexity() const {
 
 EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int64_t sequences,
                     const std::function<bool()>& stop,
-                    const std::function<void(double)>& progress, const GatePhase& gates) {
+                    const std::function<void(double)>& progress, const Team* team,
+                    const GatePhase& gates) {
+  const bool shared = team != nullptr && !team->alone();
   const Timer timer;
   const GradMode off(false);
   constexpr int kBuckets = 48;
@@ -25,31 +53,56 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
   std::array<int64_t, kBuckets> counts{};
   double total = 0, bytes = 0;
   EvalResult result;
-  for (int64_t first = 0; first < batches.sequences(); first += sequences) {
-    if (stop && stop()) {
+  int64_t part = 0;
+  for (int64_t first = 0; first < batches.sequences(); first += sequences, ++part) {
+    const bool told = stop && stop();
+    // A team asks its members once in a round of all data groups.
+    const bool round = !shared || part % team->place().data == 0;
+    if (round && (shared ? team->any(told, "stop signal") : told)) {
       result.stopped = true;
       break;
     }
+    if (shared && part % team->place().data != team->place().data_rank) continue;
     const Batch batch =
         batches.make_batch(first, std::min(sequences, batches.sequences() - first));
-    BatchTensors tensors = BatchTensors::from(batch, model.device());
+    BatchTensors tensors = shared ? team->tensors(batch, model.device())
+                                  : BatchTensors::from(batch, model.device());
     GatePhase phase = gates;
     phase.density = &result.kv_density;
     tensors.layout.set_gates(phase);
+    const Batch mine = shared ? team->rows(batch) : Batch();
+    const Batch& rows = shared ? mine : batch;
     const Tensor losses =
         model.loss(tensors.tokens, tensors.targets, tensors.layout).losses.to(kCpuDevice);
     const auto values = losses.span<float>();
     for (size_t i = 0; i < values.size(); ++i) {
-      if (batch.targets[i] < 0) continue;
+      if (rows.targets[i] < 0) continue;
       // Position p has p + 1 tokens of context; bucket b holds contexts of [2^b, 2^(b+1)).
-      const int bucket = std::bit_width(static_cast<uint32_t>(batch.positions[i]) + 1u) - 1;
+      const int bucket = std::bit_width(static_cast<uint32_t>(rows.positions[i]) + 1u) - 1;
       sums[static_cast<size_t>(bucket)] += values[i];
       ++counts[static_cast<size_t>(bucket)];
       total += values[i];
+      ++result.targets;
     }
-    result.targets += batch.valid_targets;
-    bytes += batch.target_bytes;
+    // Of a batch that a context group shares, one process counts the bytes.
+    if (!shared || team->place().context_rank == 0) bytes += batch.target_bytes;
     if (progress) progress(static_cast<double>(first) / static_cast<double>(batches.sequences()));
+  }
+  if (shared) {
+    Tensor numbers = Tensor::empty({2 * kBuckets + 3}, DType::kF64);
+    double* at = numbers.data<double>();
+    std::copy(sums.begin(), sums.end(), at);
+    std::copy(counts.begin(), counts.end(), at + kBuckets);
+    at[2 * kBuckets] = total;
+    at[2 * kBuckets + 1] = bytes;
+    at[2 * kBuckets + 2] = static_cast<double>(result.targets);
+    team->sum(numbers, "evaluation");
+    std::copy_n(at, kBuckets, sums.begin());
+    for (size_t b = 0; b < kBuckets; ++b) counts[b] = std::llround(at[kBuckets + b]);
+    total = at[2 * kBuckets];
+    bytes = at[2 * kBuckets + 1];
+    result.targets = std::llround(at[2 * kBuckets + 2]);
+    sum_over_team(result.kv_density, model, *team);
   }
   result.seconds = timer.seconds();
   if (result.targets == 0) {
@@ -68,6 +121,38 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
                                     sums[static_cast<size_t>(b)] /
                                         static_cast<double>(counts[static_cast<size_t>(b)]),
                                     counts[static_cast<size_t>(b)]});
+  return result;
+}
+
+EvalResult evaluate(const Decoder& model, const ValidData& data, int64_t sequences,
+                    const std::function<bool()>& stop,
+                    const std::function<void(double)>& progress, const Team* team,
+                    const GatePhase& gates) {
+  const Timer timer;
+  const bool shared = team != nullptr && !team->alone();
+  EvalResult result;
+  if (data.text) result = evaluate(model, *data.text, sequences, stop, progress, team, gates);
+  double loss = 0;
+  int64_t targets = 0;
+  for (const TaskBatches& batches : data.tasks) {
+    if (result.stopped) break;
+    // Small, so every process of a team makes all of it; a signal waits until then.
+    const auto task =
+        evaluate_task(model, batches, sequences, shared ? std::function<bool()>() : stop, progress,
+                      gates);
+    if (!task) {
+      result.stopped = true;
+      break;
+    }
+    loss += task->loss * static_cast<double>(task->targets);
+    targets += task->targets;
+    result.tasks.push_back(*task);
+  }
+  if (!data.text && targets > 0) {
+    result.targets = targets;
+    result.loss = loss / static_cast<double>(targets);
+  }
+  result.seconds = timer.seconds();
   return result;
 }
 

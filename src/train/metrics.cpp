@@ -78,6 +78,13 @@ void MetricsFile::write(int64_t step, const EvalResult& result) {
       for (const GateDensity::Count& head : heads)
         record["kv_density_by_head"][mixer].push_back(head.share());
   }
+  for (const TaskResult& task : result.tasks)
+    record["tasks"].push_back({{"task", task.kind},
+                               {"loss", task.loss},
+                               {"accuracy", task.accuracy},
+                               {"exact", task.exact},
+                               {"targets", task.targets},
+                               {"examples", task.examples}});
   line(record.dump());
 }
 

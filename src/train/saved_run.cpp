@@ -20,7 +20,8 @@ std::vector<NamedTensor> weights(const Decoder& model) {
   return all;
 }
 
-/// Everything a resumed run continues from, sharing storage with the live run.
+}  // namespace
+
 std::vector<NamedTensor> live_tensors(const Decoder& model, Optimizer& optimizer) {
   std::vector<NamedTensor> all = weights(model);
   for (NamedTensor& named : all) named.name = "weight." + named.name;
@@ -28,6 +29,8 @@ std::vector<NamedTensor> live_tensors(const Decoder& model, Optimizer& optimizer
     all.push_back({"optimizer." + named.name, named.tensor});
   return all;
 }
+
+namespace {
 
 /// What must not change between saving and resuming, or the data order would silently differ.
 std::map<std::string, std::string> identity(const RunParts& parts) {

@@ -30,6 +30,9 @@ std::filesystem::path save_run(const std::filesystem::path& folder, const RunPar
 /// order; nothing is changed then.
 std::optional<RunProgress> resume_run(const std::filesystem::path& folder, const RunParts& parts);
 
+/// Everything a resumed run continues from, sharing storage with the live run.
+std::vector<NamedTensor> live_tensors(const Decoder& model, Optimizer& optimizer);
+
 /// Writes the files of a checkpoint into an existing empty folder.
 void write_run_files(const std::filesystem::path& folder, const RunParts& parts,
                      const RunProgress& progress);

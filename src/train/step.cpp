@@ -1,49 +1,174 @@
 #include "train/step.h"
 
 #include <cmath>
+#include <utility>
 
 #include "autograd/engine.h"
+#include "backend/optim.h"
 #include "optim/clip.h"
 #include "ops/elementwise.h"
-#include "train/batch_tensors.h"
 
 namespace lh {
 
-StepResult train_step(const StepContext& context, double learning_rate_factor) {
-  Decoder& model = context.model;
-  ParameterStore& parameters = model.parameters();
-  parameters.zero_grad();
+StepNumbers::StepNumbers(int64_t micro_batches, Device device)
+    : micro_batches_(micro_batches),
+      all_(Tensor::empty({micro_batches + 1}, DType::kF64, device)) {}
+
+namespace {
+
+double share_of_target(const StepContext& context) {
+  return 1 / static_cast<double>(context.valid_targets);
+}
+
+bool shared(const StepContext& context) {
+  return context.team != nullptr && !context.team->alone();
+}
+
+/// Processes that share a step stop before it or after it, all together: train_step asks.
+bool must_stop(const StepContext& context) {
+  return !shared(context) && context.stop && context.stop();
+}
+
+BatchTensors tensors_of(const StepContext& context, const Batch& batch) {
+  return shared(context) ? context.team->tensors(batch, context.model.device())
+                         : BatchTensors::from(batch, context.model.device());
+}
+
+/// Backward is twice the forward's arithmetic (gradients by input and by weight); a recomputed
+/// forward is not counted as useful.
+double useful_flops(const StepContext& context, const BatchTensors& batch) {
+  return 3 * context.model.forward_flops(batch.layout);
+}
+
+void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, Tensor loss) {
   const bool recompute = context.recipe.precision.recompute == "block";
-  const double share = 1 / static_cast<double>(context.valid_targets);
+  const Variable total =
+      context.model.loss(batch.tokens, batch.targets, batch.layout, recompute).loss_sum;
+  LH_DISPATCH(loss.device(), "step", sum(total.value(), loss, false));
+  backward(scale(total, share_of_target(context)));
+}
+
+/// The optimizer must be prepared. Nothing is updated when a loss or a gradient is not finite.
+void enqueue_update(const StepContext& context, const StepNumbers& numbers, StepState& state) {
+  Tensor squared_norm = numbers.squared_norm(), grad_scale = context.optimizer.grad_scale();
+  grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm);
+  LH_DISPATCH(squared_norm.device(), "step",
+              clip_scale(squared_norm, numbers.losses(), context.recipe.optim.clip_norm,
+                         grad_scale));
+  context.optimizer.update();
+}
+
+/// Waits for the step and reads its numbers; undoes the count of an update that was not made.
+void finish(const StepContext& context, const StepNumbers& numbers, StepResult& result) {
+  const Tensor host = numbers.on_host();
+  const auto values = host.span<double>();
+  for (int64_t micro = 0; micro < numbers.micro_batches(); ++micro)
+    result.loss += values[static_cast<size_t>(micro)] * share_of_target(context);
+  result.grad_norm = std::sqrt(values.back());
+  if (!std::isfinite(result.loss)) result.non_finite = "loss";
+  else if (!std::isfinite(result.grad_norm))
+    result.non_finite =
+        first_non_finite_gradient(context.model.parameters()).value_or("gradient norm");
+  if (!result.non_finite.empty()) context.optimizer.set_steps(context.optimizer.steps() - 1);
+}
+
+/// The rest of a step after this process's micro-batches: sums over all processes, then the same
+/// update on each.
+StepResult finish_together(const StepContext& context, double learning_rate_factor,
+                           const StepNumbers& local, StepState& state, StepResult result) {
+  const Team& team = *context.team;
+  const Device device = context.model.device();
+  team.sum_gradients(context.model.parameters());
+  const StepNumbers numbers(1, device);
+  Tensor loss = numbers.loss(0);
+  LH_DISPATCH(device, "step", sum(local.losses(), loss, false));
+  team.sum(loss, "loss");
+  Tensor flops = Tensor::from(std::vector<double>{result.flops}, {1});
+  team.sum(flops, "arithmetic");
+  result.flops = flops.item();
+  context.optimizer.prepare(learning_rate_factor);
+  enqueue_update(context, numbers, state);
+  finish(context, numbers, result);
+  return result;
+}
+
+/// Micro-batches are enqueued as they come.
+StepResult eager_step(const StepContext& context, double learning_rate_factor, StepState& state) {
+  const Device device = context.model.device();
+  const StepNumbers numbers(context.micro_batches, device);
+  StepResult result;
+  context.model.parameters().zero_grad();
+  for (int64_t micro = 0; micro < context.micro_batches; ++micro) {
+    if (must_stop(context)) return {.stopped = true};
+    BatchTensors batch = micro == 0 && state.ahead
+                             ? *std::exchange(state.ahead, std::nullopt)
+                             : tensors_of(context, context.batch(micro));
+    batch.layout.set_gates(context.gates);  // one sent ahead was made in another step's phase
+    result.flops += useful_flops(context, batch);
+    enqueue_micro_batch(context, batch, numbers.loss(micro));
+  }
+  if (shared(context)) return finish_together(context, learning_rate_factor, numbers, state, result);
+  context.optimizer.prepare(learning_rate_factor);
+  enqueue_update(context, numbers, state);
+  if (context.next && context.state != nullptr)
+    if (const std::optional<Batch> batch = context.next())
+      state.ahead = tensors_of(context, *batch);
+  finish(context, numbers, result);
+  return result;
+}
+
+/// All micro-batches are put in place first, then the whole step is one launch.
+StepResult recorded_step(const StepContext& context, double learning_rate_factor,
+                         StepState& state) {
+  Decoder& model = context.model;
+  if (state.recorded == nullptr)
+    state.recorded = std::make_unique<RecordedStep>(model.device(), model.config().max_position);
+  if (!state.numbers || state.numbers->micro_batches() != context.micro_batches)
+    state.numbers.emplace(context.micro_batches, model.device());
+  RecordedStep& recorded = *state.recorded;
+  const StepNumbers& numbers = *state.numbers;
   StepResult result;
   for (int64_t micro = 0; micro < context.micro_batches; ++micro) {
-    if (context.stop && context.stop()) {
-      result.stopped = true;
-      return result;
-    }
-    const Batch batch = context.batch(micro);
-    BatchTensors tensors = BatchTensors::from(batch, model.device());
-    tensors.layout.set_gates(context.gates);
-    // Backward is twice the forward's arithmetic (gradients by input and by weight); a recomputed
-    // forward is not counted as useful.
-    result.flops += 3 * model.forward_flops(tensors.layout);
-    const Variable sum =
-        model.loss(tensors.tokens, tensors.targets, tensors.layout, recompute).loss_sum;
-    result.loss += sum.value().item() * share;
-    if (!std::isfinite(result.loss)) {
-      result.non_finite = "loss";
-      return result;
-    }
-    backward(scale(sum, share));
+    if (must_stop(context)) return {.stopped = true};
+    if (micro > 0 || !std::exchange(state.first_in_place, false))
+      recorded.put(micro, context.batch(micro));
+    result.flops += useful_flops(context, recorded.batch(micro));
   }
-  result.grad_norm = global_grad_norm(parameters);
-  if (!std::isfinite(result.grad_norm)) {
-    result.non_finite = first_non_finite_gradient(parameters).value_or("gradient norm");
-    return result;
-  }
-  context.optimizer.step(learning_rate_factor,
-                         clip_factor(context.recipe.optim.clip_norm, result.grad_norm));
+  context.optimizer.prepare(learning_rate_factor);
+  recorded.run({static_cast<double>(context.micro_batches),
+                static_cast<double>(context.valid_targets)},
+               [&] {
+                 model.parameters().zero_grad();
+                 for (int64_t micro = 0; micro < context.micro_batches; ++micro)
+                   enqueue_micro_batch(context, recorded.batch(micro), numbers.loss(micro));
+                 enqueue_update(context, numbers, state);
+               });
+  if (context.next)
+    if (const std::optional<Batch> batch = context.next()) {
+      recorded.put(0, *batch);
+      state.first_in_place = true;
+    }
+  finish(context, numbers, result);
   return result;
+}
+
+bool may_be_recorded(const StepContext& context) {
+  if constexpr (kWithCuda)
+    return context.state != nullptr && !shared(context) && !context.model.device().is_cpu() &&
+           context.recipe.precision.cuda_graphs == "auto" && context.model.is_recordable() &&
+           !gpu::synchronous();
+  return false;
+}
+
+}  // namespace
+
+StepResult train_step(const StepContext& context, double learning_rate_factor) {
+  StepState fresh;
+  StepState& state = context.state != nullptr ? *context.state : fresh;
+  if (shared(context) && context.team->any(context.stop && context.stop(), "stop signal"))
+    return {.stopped = true};
+  return may_be_recorded(context) ? recorded_step(context, learning_rate_factor, state)
+                                  : eager_step(context, learning_rate_factor, state);
 }
 
 }  // namespace lh

@@ -20,6 +20,7 @@
 #include "train/saved_run.h"
 #include "train/signals.h"
 #include "train/step.h"
+#include "train/team.h"
 #include "train/training_data.h"
 
 namespace lh {
@@ -53,14 +54,37 @@ class Run {
   Run(const Recipe& recipe, bool resume, const TrainEvents& events)
       : recipe_(recipe),
         events_(events),
+        device_(resolve_device(recipe.run.device, local_rank_of_environment())),
+        team_(team_of_environment(recipe.parallel, device_)),
         tokenizer_(make_tokenizer(recipe.data.tokenizer)),
         train_data_(open_training_data(recipe, *tokenizer_)),
         valid_data_(open_valid_data(recipe, *tokenizer_)),
-        device_(resolve_device(recipe.run.device)),
         compute_(resolve_compute(recipe.precision, device_)),
         model_(resolve_model(recipe, *tokenizer_), compute_,
                static_cast<uint64_t>(recipe.run.seed), device_),
         optimizer_(make_optimizer(recipe.optim, model_.parameters())) {
+    // Only the leader prints and touches files.
+    if (!team_->leads()) set_log_level(std::max(log_level(), LogLevel::kWarn));
+    team_->must_agree(dump_recipe(recipe_), "recipe");
+    team_->must_agree(train_data_.content() + tokenizer_->digest(), "training data");
+    share_ = team_->share(recipe_.schedule.batch_tokens / recipe_.data.seq_tokens,
+                          recipe_.micro_batch_tokens() / recipe_.data.seq_tokens);
+    if (team_->leads()) start(resume);
+    spread_progress();
+    log_info("[model] {} parameters, {} layers, computing in {} on {}",
+             format_count(static_cast<double>(model_.parameters().count())),
+             model_.config().num_layers, dtype_name(compute_), device_.str());
+    log_info("{}", memory_report(device_.kind).table());
+    if (team_->leads())
+      for (const std::string& warning : recipe_warnings(recipe_)) log_warn("[recipe] {}", warning);
+    Tensor peak = Tensor::from(std::vector<double>{measure_matmul_peak(compute_, device_)}, {1});
+    team_->sum(peak, "matrix product peak");
+    peak_ = peak.item();
+    reset_memory_peak(device_.kind);
+  }
+
+  /// The leader's part before the first step: where to begin, and the files.
+  void start(bool resume) {
     const fs::path folder = recipe_.checkpoint_folder();
     if (resume) {
       if (const auto loaded = resume_run(folder, parts())) {
@@ -75,25 +99,28 @@ class Run {
                         folder.string());
     }
     metrics_ = std::make_unique<MetricsFile>(recipe_.metrics_path(), progress_.step);
-    log_info("[model] {} parameters, {} layers, computing in {} on {}",
-             format_count(static_cast<double>(model_.parameters().count())),
-             model_.config().num_layers, dtype_name(compute_), device_.str());
-    log_info("{}", memory_report(device_.kind).table());
-    for (const std::string& warning : recipe_warnings(recipe_)) log_warn("[recipe] {}", warning);
-    peak_ = measure_matmul_peak(compute_, device_);
-    reset_memory_peak(device_.kind);
+  }
+
+  /// The others go on where the leader does, from its tensors: they need not see its files.
+  void spread_progress() {
+    if (team_->alone()) return;
+    progress_.step = team_->spread(progress_.step, "first step");
+    progress_.evaluated_step = team_->spread(progress_.evaluated_step, "evaluated step");
+    if (progress_.step == 0) return;  // weights are drawn from the seed, the same everywhere
+    optimizer_->set_steps(team_->spread(optimizer_->steps(), "optimizer steps"));
+    for (NamedTensor& named : live_tensors(model_, *optimizer_))
+      team_->spread(named.tensor, "resume " + named.name);
+    for (const auto& parameter : model_.parameters().all()) parameter->refresh_compute_copy();
   }
 
   TrainSummary run() {
     const int64_t steps = recipe_.schedule.steps;
-    const int64_t micro_sequences = recipe_.micro_batch_tokens() / recipe_.data.seq_tokens;
-    const int64_t micro_batches = recipe_.accumulation_steps();
+    const int64_t micro_batches = share_.micro_batches();
     Prefetcher prefetcher(
-        [&, micro_sequences, micro_batches, steps](int64_t index) -> std::optional<Batch> {
-          const int64_t step = index / micro_batches;
+        [&, micro_batches, steps](int64_t index) -> std::optional<Batch> {
+          const int64_t step = index / micro_batches, micro = index % micro_batches;
           if (step >= steps) return std::nullopt;
-          return train_data_.make_batch(step, index % micro_batches * micro_sequences,
-                                        micro_sequences);
+          return train_data_.make_batch(step, share_.begin(micro), share_.size(micro));
         },
         progress_.step * micro_batches, std::max<int64_t>(1, recipe_.data.prefetch_batches));
 
@@ -114,14 +141,14 @@ class Run {
                      progress_.evaluated_step != progress_.step;
     bool going = !cut || finish_step();
     while (going && progress_.step < steps)
-      going = stop_signal() == 0 && step_once(prefetcher, micro_batches) && finish_step();
+      going = !stopped() && step_once(prefetcher, micro_batches) && finish_step();
     if (!going) summary.end = TrainEnd::kStopped;
     const bool done = summary.end == TrainEnd::kDone;
     // The final evaluation comes before the final save, so that "best" can be the last one.
-    if (done && valid_data_ != nullptr && progress_.evaluated_step != progress_.step &&
+    if (done && !valid_data_.empty() && progress_.evaluated_step != progress_.step &&
         !evaluate_now(summary))
       summary.end = TrainEnd::kStopped;
-    if (done && recipe_.eval.sample_tokens > 0 && stop_signal() == 0) sample_now();
+    if (done && recipe_.eval.sample_tokens > 0 && !stopped()) sample_now();
     if (saved_step != progress_.step) summary.checkpoint = save();
     summary.step = progress_.step;
     log_info("{}", memory_report(device_.kind).table());
@@ -135,6 +162,20 @@ class Run {
     return every > 0 && progress_.step % every == 0 && progress_.step < recipe_.schedule.steps;
   }
 
+  /// A team learns of a signal in train_step and evaluate, together; alone it counts at once.
+  bool stopped() const { return team_->alone() && stop_signal() != 0; }
+
+  /// The next batch if no waiting is needed. What went wrong with it is thrown when it is asked for.
+  static std::optional<Batch> batch_if_ready(Prefetcher& prefetcher) {
+    Batch batch;
+    try {
+      if (prefetcher.next(batch, nullptr, std::chrono::milliseconds(0)) == Fetch::kReady)
+        return batch;
+    } catch (const std::exception&) {
+    }
+    return std::nullopt;
+  }
+
   /// False when a signal came before the update.
   bool step_once(Prefetcher& prefetcher, int64_t micro_batches) {
     const Timer timer;
@@ -145,15 +186,22 @@ class Run {
                         .batch =
                             [&](int64_t) {
                               Batch batch;
-                              if (prefetcher.next(batch, &stop_requested()) != Fetch::kReady)
+                              // Alone, a signal ends the wait; a team finishes the step it began.
+                              if (prefetcher.next(batch, team_->alone() ? &stop_requested()
+                                                                        : nullptr) != Fetch::kReady)
                                 throw StopRequested{};
                               return batch;
                             },
                         .micro_batches = micro_batches,
-                        .valid_targets = train_data_.valid_targets_per_step(),
+                        .valid_targets = train_data_.valid_targets(progress_.step),
                         .stop = [] { return stop_signal() != 0; },
-                        .gates = gate_phase(recipe_.schedule, progress_.step)};
+                        .gates = gate_phase(recipe_.schedule, progress_.step),
+                        .next = [&] { return batch_if_ready(prefetcher); },
+                        .state = &step_state_,
+                        .team = team_.get()};
+    team_->set_step(progress_.step + 1);
     const double factor = learning_rate_factor(recipe_.schedule, progress_.step);
+    optimizer_->set_weight_decay_factor(weight_decay_factor(recipe_.schedule, progress_.step));
     StepResult result;
     try {
       result = train_step(context, factor);
@@ -180,34 +228,35 @@ class Run {
     metrics.eta_seconds = static_cast<double>(metrics.steps - metrics.step) *
                           static_cast<double>(recipe_.schedule.batch_tokens) /
                           metrics.tokens_per_second;
-    if (events_.on_step) events_.on_step(metrics);
+    if (events_.on_step && team_->leads()) events_.on_step(metrics);
     if (progress_.step % recipe_.log.every_steps == 0 || progress_.step == metrics.steps) {
-      metrics_->write(metrics);
-      if (events_.on_log) events_.on_log(metrics);
+      if (metrics_ != nullptr) metrics_->write(metrics);
+      if (events_.on_log && team_->leads()) events_.on_log(metrics);
     }
     return true;
   }
 
   /// False when a signal cut it short.
   bool evaluate_now(TrainSummary& summary) {
-    if (valid_data_ == nullptr) return true;
+    if (valid_data_.empty()) return true;
     const int64_t sequences =
         std::max<int64_t>(1, recipe_.micro_batch_tokens() / recipe_.data.seq_tokens);
     const EvalResult result = evaluate(
-        model_, *valid_data_, sequences, [] { return stop_signal() != 0; },
-        [&](double share) { phase("evaluating", share); });
+        model_, valid_data_, sequences, [] { return stop_signal() != 0; },
+        [&](double share) { phase("evaluating", share); }, team_.get());
     if (result.stopped) return false;
     summary.last_eval = result;
     progress_.evaluated_step = progress_.step;
     best_ = progress_.best_valid_loss == 0 || result.loss < progress_.best_valid_loss;
     if (best_) progress_.best_valid_loss = result.loss;
-    metrics_->write(progress_.step, result);
-    if (events_.on_eval) events_.on_eval(progress_.step, result);
+    if (metrics_ != nullptr) metrics_->write(progress_.step, result);
+    if (events_.on_eval && team_->leads()) events_.on_eval(progress_.step, result);
     return true;
   }
 
   void sample_now() {
-    if (!events_.on_sample || recipe_.eval.sample_tokens == 0) return;
+    if (!events_.on_sample || recipe_.eval.sample_tokens == 0 || !team_->leads()) return;
+    team_->set_place("sampling");
     GenerateOptions options;
     options.max_tokens = recipe_.eval.sample_tokens;
     options.sampling = {.temperature = 0.8, .top_p = 0.95};
@@ -221,12 +270,16 @@ class Run {
   }
 
   fs::path save() {
+    if (!team_->leads()) return {};
+    team_->set_place("checkpoint.save");
     phase("saving", -1);
     const bool best = best_ && progress_.evaluated_step == progress_.step;
     return save_run(recipe_.checkpoint_folder(), parts(), progress_, best);
   }
 
   [[noreturn]] void report_non_finite(const StepResult& result) {
+    if (!team_->leads())
+      fail<NonFiniteError>("step {}: {} is not finite", progress_.step + 1, result.non_finite);
     const fs::path bundle =
         write_replay_bundle(parts(), progress_, result);
     fail<NonFiniteError>(
@@ -236,20 +289,23 @@ class Run {
   }
 
   void phase(const std::string& name, double share) {
-    if (events_.on_phase) events_.on_phase(name, share);
+    if (events_.on_phase && team_->leads()) events_.on_phase(name, share);
   }
 
   struct StopRequested {};
 
   const Recipe& recipe_;
   const TrainEvents& events_;
+  Device device_;
+  std::unique_ptr<Team> team_;
+  SequenceShare share_;
   std::unique_ptr<Tokenizer> tokenizer_;
   TrainingBatches train_data_;
-  std::unique_ptr<EvaluationBatches> valid_data_;
-  Device device_;
+  ValidData valid_data_;
   DType compute_;
   Decoder model_;
   std::unique_ptr<Optimizer> optimizer_;
+  StepState step_state_;
   std::unique_ptr<MetricsFile> metrics_;
   RunProgress progress_;
   Throughput throughput_;

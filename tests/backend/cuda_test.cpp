@@ -167,6 +167,20 @@ TEST_CASE("cuda products equal the CPU's for every transpose") {
                                {wide}};
             product.LH_BOTH(dtype, 1e-4, gemm(in[0], ta, in[1], tb, out[0], accumulate));
           }
+    for (const bool accumulate : {false, true}) {
+      const Case biased{{normal({m, k}, 1), normal({n, k}, 2), normal({n}, 3)},
+                        {normal({m, n}, 4)},
+                        {false}};
+      biased.LH_BOTH(dtype, 1e-4, gemm(in[0], false, in[1], true, out[0], accumulate, in[2]));
+      // Weight gradients are f32 in training; in the compute type when no leaf holds them.
+      for (const bool wide : {true, false}) {
+        const Case gradient{{normal({m, n}, 5), normal({m, k}, 6)},
+                            {normal({n, k}, 7), normal({n}, 8)},
+                            {wide, true}};
+        gradient.LH_BOTH(dtype, 1e-4,
+                         gemm_bias_backward(in[0], in[1], out[0], accumulate, out[1]));
+      }
+    }
     const Case strided{{normal({m, 2 * k}, 1), normal({n, k}, 2)}, {normal({m, n}, 3)}, {false}};
     strided.LH_BOTH(dtype, 1e-4, gemm(in[0].slice(1, 8, 8 + k), false, in[1], true, out[0], false));
     for (const int64_t rows : {1, 3, 8}) {
@@ -305,6 +319,41 @@ TEST_CASE("cuda attention of few new tokens runs the decoding kernel and equals 
       }
 }
 
+TEST_CASE("cuda attention with a plan that takes other documents equals that of exact plans") {
+  if (no_device()) return;
+  const std::vector<std::vector<int64_t>> cuts = {{0, 90}, {0, 1, 90}, {0, 64, 65, 90}, {0, 90}};
+  for (const DType dtype : kTypes)
+    for (const int64_t d : {16, 64, 128})
+      for (const AttentionMask mask : {AttentionMask{}, AttentionMask{7, 2}}) {
+        CAPTURE(d);
+        const Shape qs{90, 4, d}, ks{90, 2, d};
+        const Tensor q = as(normal(qs, 1), dtype).to(kGpu), k = as(normal(ks, 2), dtype).to(kGpu),
+                     v = as(normal(ks, 3), dtype).to(kGpu), dy = as(normal(qs, 4), dtype).to(kGpu);
+        AttentionPlan kept;
+        kept.mask = mask;
+        kept.scale = 0.2;
+        kept.segment_capacity = 8;
+        for (const auto& cut : cuts) {
+          kept.segments.clear();
+          for (size_t i = 0; i + 1 < cut.size(); ++i)
+            kept.segments.push_back({cut[i], cut[i + 1] - cut[i], cut[i], cut[i + 1] - cut[i], 0});
+          cuda::refresh_plan(kept);
+          const AttentionPlan exact{kept.segments, mask, 0.2};
+          std::vector<Tensor> results[2];
+          for (const AttentionPlan* plan : std::initializer_list<const AttentionPlan*>{&kept, &exact}) {
+            Tensor out = Tensor::empty_like(q), lse = Tensor::empty({90, 4}, DType::kF32, kGpu);
+            Tensor dq = Tensor::empty_like(q), dk = Tensor::empty_like(k), dv = Tensor::empty_like(v);
+            cuda::attention_forward(q, k, v, *plan, out, lse);
+            cuda::attention_backward(q, k, v, out, lse, dy, *plan, dq, dk, dv);
+            for (const Tensor& t : {out, lse, dq, dk, dv})
+              results[plan == &kept ? 0 : 1].push_back(t.to(kCpuDevice));
+          }
+          for (size_t i = 0; i < results[0].size(); ++i)
+            CHECK(bitwise_equal(results[0][i], results[1][i]));
+        }
+      }
+}
+
 TEST_CASE("cuda sums and counts stay on the device until they are asked for") {
   if (no_device()) return;
   for (const DType dtype : kTypes) {
@@ -331,19 +380,73 @@ TEST_CASE("cuda sums and counts stay on the device until they are asked for") {
   }
 }
 
+/// The scalars of an update on a device, as backend/optim.h lists them.
+Tensor step_scalars(Device device, double grad_scale) {
+  const std::vector<double> values = {grad_scale, 0.5, 0.7, 1 - std::pow(0.9, 3),
+                                      1 / std::sqrt(1 - std::pow(0.95, 3))};
+  return Tensor::from(values, {kStepScalars}).to(device);
+}
+
 TEST_CASE("cuda optimizer steps equal the CPU's") {
   if (no_device()) return;
-  const AdamWStep step{0.01, 0.9, 0.95, 1e-8, 0.1, 3, 0.5};
-  const Case adamw{{normal({301}, 1)},
-                   {normal({301}, 2), normal({301}, 3, 0.1), normal({301}, 4, 0.0)},
-                   {true, true, true}};
-  adamw.LH_BOTH(DType::kF32, 1e-6, adamw_step(out[0], in[0], out[1], out[2], step, nullptr));
+  const AdamWSettings settings{0.01, 0.9, 0.95, 1e-8};
+  const std::vector<int64_t> sizes = {301, 1, 20000};
+  Case adamw;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const Shape shape{sizes[i]};
+    adamw.inputs.push_back(normal(shape, 10 * i + 1));
+    for (const uint64_t seed : {2, 3, 4})
+      adamw.outputs.push_back(normal(shape, 10 * i + seed, seed == 2 ? 1 : seed == 3 ? 0.1 : 0));
+    adamw.sums.insert(adamw.sums.end(), 3, true);
+  }
+  const auto list = [](const std::vector<Tensor>& in, const std::vector<Tensor>& out) {
+    AdamWList result;
+    for (size_t i = 0; i < in.size(); ++i)
+      result.operands.push_back({out[3 * i], in[i], out[3 * i + 1], out[3 * i + 2], Tensor(),
+                                 1 + static_cast<double>(i), 0.1 * static_cast<double>(i)});
+    return result;
+  };
+  for (const double scale : {0.5, double{NAN}})
+    adamw.LH_BOTH(DType::kF32, 1e-6,
+                  adamw_step(list(in, out), settings, step_scalars(in[0].device(), scale)));
+  const Case momentum{{normal({301}, 1)}, {normal({301}, 2), normal({301}, 3)}, {true, true}};
   const Case update{{normal({301}, 1)}, {normal({301}, 2)}, {true}};
-  update.LH_BOTH(DType::kF32, 1e-6, apply_update(out[0], in[0], 0.1, 0.01, nullptr));
+  for (const double scale : {0.5, double{INFINITY}}) {
+    momentum.LH_BOTH(DType::kF32, 1e-6,
+                     momentum_step(out[0], in[0], 0.9, step_scalars(in[0].device(), scale),
+                                   &out[1]));
+    update.LH_BOTH(DType::kF32, 1e-6,
+                   apply_update(out[0], in[0], 0.1, 2, 0.3, step_scalars(in[0].device(), scale),
+                                nullptr));
+  }
   Tensor p = as(normal({64}, 1), DType::kF32).to(kGpu), u = as(normal({64}, 2), DType::kF32).to(kGpu);
   Tensor copy = Tensor::empty({64}, DType::kBF16, kGpu);
-  cuda::apply_update(p, u, 0.1, 0, &copy);
+  cuda::apply_update(p, u, 0.1, 1, 0, step_scalars(kGpu, 1), &copy);
   CHECK(bitwise_equal(copy.to(kCpuDevice), as(p.to(kCpuDevice), DType::kBF16)));
+}
+
+TEST_CASE("cuda clipping factors equal the CPU's, over lists with huge and bad gradients") {
+  if (no_device()) return;
+  for (const double last : {1.0, 3e30, double{INFINITY}, double{NAN}}) {
+    TensorList on_cpu, on_gpu;
+    for (const int64_t n : {5, 20000, 64}) {
+      on_cpu.tensors.push_back(as(normal({n}, static_cast<uint64_t>(n)), DType::kF32));
+      on_cpu.tensors.back().data<float>()[n - 1] = static_cast<float>(last);
+      on_gpu.tensors.push_back(on_cpu.tensors.back().to(kGpu));
+    }
+    Tensor sum = Tensor::empty({1}, DType::kF64), factor = Tensor::empty({1}, DType::kF64);
+    Tensor gpu_sum = sum.to(kGpu), gpu_factor = factor.to(kGpu);
+    cpu::sum_of_squares(on_cpu, sum);
+    cuda::sum_of_squares(on_gpu, gpu_sum);
+    const Tensor losses = Tensor::from(std::vector<double>{1, 2}, {2});
+    cpu::clip_scale(sum, losses, 0.5, factor);
+    cuda::clip_scale(gpu_sum, losses.to(kGpu), 0.5, gpu_factor);
+    CHECK(std::isfinite(gpu_sum.item()) == std::isfinite(last));
+    CHECK(std::isfinite(gpu_factor.item()) == std::isfinite(last));
+    if (!std::isfinite(last)) continue;
+    CHECK(gpu_sum.item() == doctest::Approx(sum.item()).epsilon(1e-12));
+    CHECK(gpu_factor.item() == doctest::Approx(factor.item()).epsilon(1e-12));
+  }
 }
 
 TEST_CASE("cuda operations refuse what they do not support with the op and both facts") {

@@ -113,4 +113,40 @@ TEST_CASE("gemm equals the sums in double for every transpose and for accumulati
           }
 }
 
+TEST_CASE("gemm adds a bias to every row before it rounds the result") {
+  const auto check = [](DType dtype, DType out, int64_t m, int64_t n, int64_t k, bool accumulate) {
+    const Operand a(m, k, dtype, 5), b(n, k, dtype, 6), c(m, n, out, 7), bias(1, n, out, 8);
+    // A view with distance between its rows, and what lies between them.
+    Tensor wide = Tensor::zeros({m, n + 3}, out), result = wide.slice(1, 0, n);
+    cpu::copy(c.tensor, result);
+    cpu::gemm(a.tensor, false, b.tensor, true, result, accumulate, bias.tensor.reshape({n}));
+    const auto got = as_double(result);
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = bias.values[static_cast<size_t>(j)];
+        if (accumulate) sum += c.values[static_cast<size_t>(i * n + j)];
+        for (int64_t l = 0; l < k; ++l)
+          sum += a.values[static_cast<size_t>(i * k + l)] * b.values[static_cast<size_t>(j * k + l)];
+        REQUIRE(std::abs(got[static_cast<size_t>(i * n + j)] - sum) <=
+                tolerance(out, k + 2, std::abs(sum)));
+      }
+    for (const double between : as_double(wide.slice(1, n, n + 3))) REQUIRE(between == 0);
+  };
+  for (const bool accumulate : {false, true})
+    for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1},
+                                  {3, 5, 7},
+                                  {17, 33, 65},
+                                  {4, 6, 0}}) {
+      for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF64})
+        check(dtype, dtype, m, n, k, accumulate);
+      check(DType::kBF16, DType::kF32, m, n, k, accumulate);
+    }
+  Tensor y = Tensor::empty({2, 3}, DType::kF32);
+  const Tensor x = Tensor::zeros({2, 4}, DType::kF32), w = Tensor::zeros({3, 4}, DType::kF32);
+  CHECK_THROWS_WITH_AS(cpu::gemm(x, false, w, true, y, false, Tensor::zeros({2}, DType::kF32)),
+                       doctest::Contains("[gemm] bias"), ShapeError);
+  CHECK_THROWS_WITH_AS(cpu::gemm(x, false, w, true, y, false, Tensor::zeros({3}, DType::kBF16)),
+                       doctest::Contains("[gemm] bias"), ShapeError);
+}
+
 }  // namespace

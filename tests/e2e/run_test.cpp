@@ -1,97 +1,12 @@
 // The binary as a user runs it: prepare, train, kill, resume, evaluate, generate, and wrong inputs.
-#include <doctest/doctest.h>
-#include <fcntl.h>
-#include <fmt/format.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "workspace.h"
 
-#include <csignal>
-#include <filesystem>
-#include <fstream>
-
-#include "base/file.h"
-#include "base/philox.h"
 #include "base/timer.h"
 
 namespace {
 
 using namespace lh;
-namespace fs = std::filesystem;
-
-struct Outcome {
-  int code = 0;  // exit code, or 128 + signal
-  std::string output;
-};
-
-/// A folder of its own, with a small prepared corpus, removed at the end.
-class Workspace {
- public:
-  Workspace() {
-    static int number = 0;
-    root = fs::temp_directory_path() / fmt::format("lh_e2e_{}_{}", ::getpid(), number++);
-    fs::create_directories(root);
-    std::ofstream text(root / "text.txt");
-    Philox random(5);
-    const char* const words[] = {"time", "long", "hand", "write", "read", "learns", "the", "a"};
-    for (int i = 0; i < 20000; ++i) text << words[random.below(8)] << (i % 11 == 10 ? ".\n" : " ");
-    text.close();
-    REQUIRE(run({"data", "prepare", path("text.txt"), "--output", path("train.h5"),
-                 "--valid-output", path("valid.h5"), "--valid-last-bytes", "4000"})
-                .code == 0);
-  }
-  ~Workspace() { fs::remove_all(root); }
-
-  std::string path(const std::string& name) const { return (root / name).string(); }
-
-  /// Starts the binary; with kill_after >= 0 sends `signal` after so many seconds.
-  Outcome run(std::vector<std::string> arguments, double kill_after = -1, int signal = 0) const {
-    const std::string log = path("log");
-    const pid_t child = fork();
-    if (child == 0) {
-      const int out = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-      dup2(out, 1);
-      dup2(out, 2);
-      setenv("OMP_NUM_THREADS", "1", 1);
-      std::vector<char*> argv = {const_cast<char*>(LH_BINARY)};
-      for (std::string& argument : arguments) argv.push_back(argument.data());
-      argv.push_back(nullptr);
-      execv(LH_BINARY, argv.data());
-      _exit(127);
-    }
-    if (kill_after >= 0) {
-      usleep(static_cast<useconds_t>(kill_after * 1e6));
-      kill(child, signal);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(log)};
-  }
-
-  /// Trains the smoke recipe into runs/<name>.
-  std::vector<std::string> train(const std::string& name,
-                                 const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments = {"train",
-                                          LH_SOURCE_DIR "/recipes/smoke/smoke_cpu.yaml",
-                                          "--set",
-                                          "run.out_dir=" + path(name),
-                                          "--set",
-                                          "data.train=[{path: " + path("train.h5") + "}]",
-                                          "--set",
-                                          "data.valid=[" + path("valid.h5") + "]"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-  }
-
-  std::string weights(const std::string& name, int step) const {
-    return read_file(root / name / "checkpoints" / fmt::format("step_{:08}", step) /
-                     "model.safetensors");
-  }
-  std::string state(const std::string& name, int step) const {
-    return read_file(root / name / "checkpoints" / fmt::format("step_{:08}", step) / "state.h5");
-  }
-
-  fs::path root;
-};
+using namespace lh::test;
 
 TEST_CASE("train evaluate and generate work from the command line") {
   const Workspace w;
@@ -168,6 +83,70 @@ TEST_CASE("a stop signal in any phase saves and exits with 75 and the resumed ru
     fs::remove_all(w.root / name);
   }
   CHECK(stops > kMoments / 2);
+}
+
+TEST_CASE("a mixture of text and tasks resumes bitwise and reports the accuracy of each task") {
+  const Workspace w;
+  const auto train = [&](const std::string& name, const std::vector<std::string>& more) {
+    std::vector<std::string> all = {
+        "--set", "run.device=cpu", "--set", "data.valid_examples=10", "--set",
+        "data.train=[{path: " + w.path("train.h5") +
+            ", weight: 2}, {task: {kind: palindrome, items: 20, gap: 3}}, {task: {kind: "
+            "selective_copy, length: 50, items: 5}, weight: 0.5}]",
+        "--set", "checkpoint.every_steps=7"};
+    all.insert(all.end(), more.begin(), more.end());
+    return w.run(w.train(name, all));
+  };
+  const Outcome whole = train("whole", {});
+  INFO(whole.output);
+  REQUIRE(whole.code == 0);
+  CHECK(whole.output.find("eval at step 30: palindrome: loss ") != std::string::npos);
+  CHECK(whole.output.find("of 10 examples") != std::string::npos);
+  const std::string metrics = read_file(w.root / "whole/metrics.jsonl");
+  CHECK(metrics.find("\"task\":\"selective_copy\"") != std::string::npos);
+  CHECK(metrics.find("\"accuracy\"") != std::string::npos);
+  const Outcome evaluated = w.run({"eval", w.path("whole")});
+  CHECK(evaluated.output.find("bits per byte") != std::string::npos);
+  CHECK(evaluated.output.find("selective_copy: loss ") != std::string::npos);
+
+  // Lost after step 14; then with another task, which is another run.
+  const std::vector<std::string> keep = {"--set", "checkpoint.keep_last=9"};
+  REQUIRE(train("cut", keep).code == 0);
+  for (const char* later : {"step_00000021", "step_00000028", "step_00000030"})
+    fs::remove_all(w.root / "cut/checkpoints" / later);
+  const Outcome other = train("cut", {"--resume", "--set", "data.train.1.task.gap=4"});
+  CHECK(other.code == 2);
+  CHECK(other.output.find("gap 4") != std::string::npos);
+  const Outcome resumed = train("cut", {"--resume"});
+  INFO(resumed.output);
+  CHECK(resumed.output.find("from step 14") != std::string::npos);
+  CHECK(w.weights("cut", 30) == w.weights("whole", 30));
+}
+
+TEST_CASE("a task is shown and a run on symbols prints numbers") {
+  const Workspace w;
+  const Outcome shown = w.run({"data", "task", "mqar", "--set", "length=32", "--samples", "2"});
+  CHECK(shown.code == 0);
+  CHECK(shown.output.find("mqar length 32 pairs 8") != std::string::npos);
+  CHECK(shown.output.find('[') != std::string::npos);
+  const Outcome unknown = w.run({"data", "task", "needel"});
+  CHECK(unknown.code == 2);
+  CHECK(unknown.output.find("did you mean 'needle'") != std::string::npos);
+
+  const Outcome trained = w.run({"train", LH_SOURCE_DIR "/recipes/tasks/palindrome.yaml", "--set",
+                                 "run.device=cpu", "--set", "run.out_dir=" + w.path("p"), "--set",
+                                 "schedule.steps=2", "--set", "schedule.warmup_steps=1", "--set",
+                                 "data.valid_examples=8", "--set", "schedule.batch_tokens=456"});
+  INFO(trained.output);
+  CHECK(trained.code == 0);
+  CHECK(trained.output.find("bits per byte") == std::string::npos);
+  const Outcome generated = w.run({"generate", w.path("p"), "--prompt", "1 2 3 ", "--tokens", "5",
+                                   "--ignore-end"});
+  CHECK(generated.code == 0);
+  CHECK(generated.output.starts_with("1 2 3 "));
+  const Outcome words = w.run({"generate", w.path("p"), "--prompt", "one two"});
+  CHECK(words.code == 2);
+  CHECK(words.output.find("expected whole numbers from 0 to 101") != std::string::npos);
 }
 
 TEST_CASE("accumulation does not change the loss beyond rounding") {

@@ -84,12 +84,12 @@ TEST_CASE("evaluation counts the keys that gates keep, at any threshold") {
   CHECK(hard.kv_density.counts().size() == 1);
   GatePhase strict;
   strict.threshold = 1 - 1e-6;
-  const EvalResult closed = evaluate(model, batches, 1, {}, {}, strict);
+  const EvalResult closed = evaluate(model, batches, 1, {}, {}, nullptr, strict);
   CHECK(closed.kv_density.total().kept < hard.kv_density.total().kept);
   CHECK(closed.loss != hard.loss);
   GatePhase soft;
   soft.mode = GateMode::kSoft;
-  const EvalResult weighed = evaluate(model, batches, 1, {}, {}, soft);
+  const EvalResult weighed = evaluate(model, batches, 1, {}, {}, nullptr, soft);
   CHECK(weighed.kv_density.total().kept == hard.kv_density.total().kept);
   CHECK(weighed.loss != hard.loss);
 }

@@ -2,6 +2,10 @@
 // parameters after several updates, and a state saved on one and loaded on the other.
 #include <doctest/doctest.h>
 
+#include <cstring>
+#include <limits>
+
+#include "backend/elementwise.h"
 #include "checkpoint/training_state.h"
 #include "runtime/gpu.h"
 #include "support/folder.h"
@@ -152,6 +156,210 @@ TEST_CASE("cuda steps are bitwise repeatable, with recomputation too") {
     CHECK(bitwise_equal(x, b.model->parameters().all()[p]->master.to(kCpuDevice)));
     CHECK(bitwise_equal(x, c.model->parameters().all()[p]->master.to(kCpuDevice)));
   }
+}
+
+TEST_CASE("a cuda step waits for the device once, whatever it is made of") {
+  if (no_device()) return;
+  for (const std::string optimizer : {"adamw", "muon"})
+    for (const std::string recompute : {"none", "block"}) {
+      const int64_t before = gpu::wait_count(kGpu);
+      const Trained run = train(kGpu, DType::kBF16, optimizer, 3, recompute);
+      CHECK(gpu::wait_count(kGpu) - before == 3);
+    }
+}
+
+TEST_CASE("a bad gradient or loss on the device leaves parameters, moments and counts") {
+  if (no_device()) return;
+  for (const std::string optimizer_kind : {"adamw", "muon"})
+    for (const std::string bad : {"loss", "gradient"}) {
+      Recipe recipe;
+      recipe.optim.kind = optimizer_kind;
+      Decoder model(model_config(), DType::kF32, 3, kGpu);
+      const auto optimizer = make_optimizer(recipe.optim, model.parameters());
+      const auto all = [&] {
+        std::vector<Tensor> tensors;
+        for (const auto& p : model.parameters().all())
+          tensors.push_back(p->master.to(kCpuDevice));
+        for (const NamedTensor& named : optimizer->state())
+          tensors.push_back(named.tensor.to(kCpuDevice));
+        return tensors;
+      };
+      StepContext context{.model = model,
+                          .optimizer = *optimizer,
+                          .recipe = recipe,
+                          .batch = [&](int64_t) { return make_batch({random_document(9, 40, 1)}); },
+                          .micro_batches = 1,
+                          .valid_targets = 7,
+                          .stop = {}};
+      CHECK(train_step(context, 1).non_finite == "");
+      Parameter& norm = *model.parameters().find("model.norm.weight");
+      Tensor values = norm.master.to(kCpuDevice);
+      if (bad == "loss") values.data<float>()[3] = std::numeric_limits<float>::quiet_NaN();
+      norm.master.copy_bytes_from(values);
+      if (bad != "loss") context.valid_targets = 0;  // gradients are multiplied by 1 / 0
+      const auto before = all();
+      const StepResult result = train_step(context, 1);
+      CHECK(result.non_finite != "");
+      CHECK(optimizer->steps() == 1);
+      const auto after = all();
+      for (size_t i = 0; i < before.size(); ++i)
+        CHECK(std::memcmp(before[i].raw(), after[i].raw(), before[i].bytes()) == 0);
+    }
+}
+
+TEST_CASE("batches sent ahead are the batches of the next step") {
+  if (no_device()) return;
+  for (const Device device : {kCpuDevice, kGpu}) {
+    const auto run = [&](bool ahead) {
+      Recipe recipe;
+      Decoder model(model_config(), DType::kF32, 3, device);
+      const auto optimizer = make_optimizer(recipe.optim, model.parameters());
+      StepState state;
+      uint64_t made = 0;
+      std::vector<double> losses;
+      const auto batch = [&] { return make_batch({random_document(12, 40, ++made)}); };
+      for (int step = 0; step < 3; ++step)
+        losses.push_back(train_step({.model = model,
+                                     .optimizer = *optimizer,
+                                     .recipe = recipe,
+                                     .batch = [&](int64_t) { return batch(); },
+                                     .micro_batches = 2,
+                                     .valid_targets = 18,
+                                     .stop = {},
+                                     .next = [&]() -> std::optional<Batch> {
+                                       if (!ahead || step == 1) return std::nullopt;
+                                       return batch();
+                                     },
+                                     .state = &state},
+                                    1)
+                             .loss);
+      return losses;
+    };
+    CHECK(run(true) == run(false));
+  }
+}
+
+struct GraphRun {
+  std::vector<double> losses, norms;
+  std::vector<Tensor> parameters;
+  int64_t launches = 0, waits = 0;
+};
+
+/// Steps of two micro-batches whose documents differ from step to step; step 4 has many more of
+/// them. Between two steps, the model is evaluated.
+GraphRun run_with_graphs(const std::string& graphs, DType dtype, const std::string& optimizer_kind,
+                         const std::string& recompute, int steps = 9) {
+  Recipe recipe;
+  recipe.precision.cuda_graphs = graphs;
+  recipe.precision.recompute = recompute;
+  recipe.optim.kind = optimizer_kind;
+  recipe.optim.learning_rate = 0.01;
+  recipe.optim.clip_norm = 0.5;
+  Decoder model(model_config(), dtype, 3, kGpu);
+  const auto optimizer = make_optimizer(recipe.optim, model.parameters());
+  StepState state;
+  GraphRun run;
+  constexpr int64_t kRows = 40;
+  int64_t made = 0;
+  const auto batch = [&] {
+    const int64_t step = made / 2, micro = made % 2;
+    ++made;
+    std::vector<Document> documents;
+    int64_t left = kRows;
+    const int64_t most = step == 4 ? 2 : 9 + 7 * ((step + micro) % 3);
+    for (uint64_t i = 0; left > 0; ++i) {
+      const int64_t length = std::min(left, most);
+      documents.push_back(
+          random_document(length + 1, 40, 100 * static_cast<uint64_t>(made) + i));
+      left -= length;
+    }
+    return make_batch(documents);
+  };
+  for (int step = 0; step < steps; ++step) {
+    const int64_t waited = gpu::wait_count(kGpu);
+    const StepResult result =
+        train_step({.model = model,
+                    .optimizer = *optimizer,
+                    .recipe = recipe,
+                    .batch = [&](int64_t) { return batch(); },
+                    .micro_batches = 2,
+                    .valid_targets = 64,
+                    .stop = {},
+                    .next = [&]() -> std::optional<Batch> {
+                      if (step % 2 == 0) return std::nullopt;
+                      return batch();
+                    },
+                    .state = &state},
+                   0.5 + 0.1 * step);
+    run.waits = std::max(run.waits, gpu::wait_count(kGpu) - waited);
+    CHECK(result.non_finite == "");
+    run.losses.push_back(result.loss);
+    run.norms.push_back(result.grad_norm);
+    const GradMode off(false);
+    const BatchTensors other =
+        BatchTensors::from(make_batch({random_document(31, 40, 7)}), kGpu);
+    run.losses.push_back(model.loss(other.tokens, other.targets, other.layout).loss_sum.value().item());
+  }
+  for (const auto& p : model.parameters().all())
+    run.parameters.push_back(p->master.to(kCpuDevice));
+  for (const NamedTensor& named : optimizer->state())
+    run.parameters.push_back(named.tensor.to(kCpuDevice));
+  if (state.recorded != nullptr) run.launches = state.recorded->launches();
+  return run;
+}
+
+TEST_CASE("recorded steps equal launched ones bitwise, whatever the documents") {
+  if (no_device()) return;
+  struct Setting {
+    DType dtype;
+    std::string optimizer, recompute;
+  };
+  for (const Setting& setting : {Setting{DType::kF32, "adamw", "none"},
+                                 Setting{DType::kBF16, "adamw", "block"},
+                                 Setting{DType::kBF16, "muon", "none"}}) {
+    CAPTURE(setting.optimizer);
+    const GraphRun one = run_with_graphs("off", setting.dtype, setting.optimizer, setting.recompute);
+    const GraphRun two = run_with_graphs("auto", setting.dtype, setting.optimizer, setting.recompute);
+    CHECK(one.launches == 0);
+    CHECK(two.launches >= 5);  // all but the first, and the one whose documents need more room
+    CHECK(one.waits == 1);
+    CHECK(two.waits == 1);
+    CHECK(one.losses == two.losses);
+    CHECK(one.norms == two.norms);
+    for (size_t i = 0; i < one.parameters.size(); ++i)
+      CHECK(bitwise_equal(one.parameters[i], two.parameters[i]));
+  }
+}
+
+TEST_CASE("a recording refuses the host and is not launched into memory that is in use") {
+  if (no_device()) return;
+  const Tensor source = Tensor::from(std::vector<float>{1, 2, 3}, {3}).to(kGpu);
+  Tensor target = Tensor::zeros({3}, DType::kF32, kGpu);
+  const auto record = [&] {
+    gpu::Capture capture(kGpu);
+    {
+      Tensor between = Tensor::empty({3}, DType::kF32, kGpu);
+      cuda::copy(source, between);
+      cuda::copy(between, target);
+    }
+    CHECK_THROWS_WITH_AS(source.to(kCpuDevice), doctest::Contains("cannot be recorded"), Error);
+    CHECK_THROWS_WITH_AS(gpu::synchronize(kGpu), doctest::Contains("cannot be recorded"), Error);
+    return capture.finish();
+  };
+  const auto graph = record();
+  CHECK(to_doubles(target.to(kCpuDevice)) == std::vector<double>{0, 0, 0});
+  CHECK(graph->launch());
+  CHECK(to_doubles(target.to(kCpuDevice)) == std::vector<double>{1, 2, 3});
+  {
+    const Tensor squatter = Tensor::zeros({3}, DType::kF32, kGpu);
+    CHECK(!graph->launch());
+  }
+  CHECK(graph->launch());
+  {
+    const gpu::Capture forgotten(kGpu);
+    cuda::copy(target, target);
+  }
+  CHECK(to_doubles(target.to(kCpuDevice)) == std::vector<double>{1, 2, 3});
 }
 
 TEST_CASE("a state saved on a device loads on the CPU and back") {

@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kThreads)
   const AttentionQueryTile work = p.schedule.query_tiles[blockIdx.x / p.heads];
   const AttentionSegment segment = p.schedule.segments[work.segment];
   const int rows = imin(kM, segment.query_length - work.first);
+  if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
   const KeyTileRange range = key_tile_range(p.mask, segment.key_length, first, last, kN);
@@ -136,6 +137,7 @@ __global__ void __launch_bounds__(kThreads)
 
   const int kv_head = blockIdx.x % p.kv_heads, group = p.heads / p.kv_heads;
   const AttentionKeyTile work = p.schedule.key_tiles[blockIdx.x / p.kv_heads];
+  if (work.count == 0) return;  // an empty work item
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int warp_row = warp * 16;
 

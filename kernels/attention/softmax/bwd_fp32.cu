@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const AttentionQueryTile work = p.schedule.query_tiles[blockIdx.x / p.heads];
   const AttentionSegment segment = p.schedule.segments[work.segment];
   const int rows = imin(kTile, segment.query_length - work.first);
+  if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
   const KeyTileRange range = key_tile_range(p.mask, segment.key_length, first, last, kTile);
@@ -88,6 +89,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   const int kv_head = blockIdx.x % p.kv_heads, group = p.heads / p.kv_heads;
   const AttentionKeyTile work = p.schedule.key_tiles[blockIdx.x / p.kv_heads];
+  if (work.count == 0) return;  // an empty work item
   load_tile(k_tile, p.k + work.first * p.k_stride + kv_head * p.head_dim, p.k_stride, work.count,
             p.head_dim);
   load_tile(v_tile, p.v + work.first * p.v_stride + kv_head * p.value_dim, p.v_stride, work.count,

@@ -46,6 +46,7 @@ __global__ void __launch_bounds__(kThreads)
   const AttentionQueryTile work = p.schedule.query_tiles[blockIdx.x / p.heads];
   const AttentionSegment segment = p.schedule.segments[work.segment];
   const int rows = imin(kM, segment.query_length - work.first);
+  if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
   const KeyTileRange range = key_tile_range(p.mask, segment.key_length, first, last, kN);

@@ -37,10 +37,13 @@ __device__ __forceinline__ unsigned ballot(bool x, unsigned mask = kFullMask) {
   return __ballot_sync(mask, x);
 }
 
+/// Returns the old value. Relaxed: blocks hand memory over with a fence before one block's atomic
+/// and a fence after the other's, at one address.
 template <class T>
 __device__ __forceinline__ T atomic_add(T* p, T x) {
   return atomicAdd(p, x);
 }
+/// Covers what the thread knows to have happened: after a barrier, the writes of the whole block.
 __device__ __forceinline__ void fence_device() { __threadfence(); }
 
 /// N values with one instruction; p must be aligned to sizeof(T) * N.

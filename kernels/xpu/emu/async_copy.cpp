@@ -44,6 +44,7 @@ void copy_async(void* shared, const void* global, int bytes, bool valid, Where w
   if (valid && reinterpret_cast<std::uintptr_t>(global) % bytes) {
     fail(where, "copy_async: global address is not a multiple of " + std::to_string(bytes));
   }
+  if (valid) race::access(self(), global, bytes, false, where);
   race::access(self(), shared, bytes, true, where);
   const Copy copy{shared, global, bytes, valid, where};
   if (perform_now()) {

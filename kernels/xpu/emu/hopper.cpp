@@ -93,6 +93,14 @@ void walk(const TensorMap& map, int x, int y, char* shared, const Piece& piece) 
   }
 }
 
+/// The copy engine reads or writes the box's part of the tensor.
+void access_global(const TensorMap& map, int x, int y, bool write, Where where) {
+  if (!race::enabled()) return;
+  walk(map, x, y, nullptr, [=](char* global, char*, int, int bytes) {
+    if (bytes) race::access(self(), global, bytes, write, where, true);
+  });
+}
+
 void check_box(const TensorMap& map, const void* shared, const char* what, Where where) {
   const int bytes = map.box_rows * map.box_columns * map.element_bytes;
   shared_address(shared, bytes, 8 * map.box_columns * map.element_bytes, what, where);
@@ -195,6 +203,7 @@ void tma_load(void* shared, const TensorMap& map, int x, int y, Mbarrier* b, Whe
   const int thread = self();
   const int bytes = map.box_rows * map.box_columns * map.element_bytes;
   char* destination = static_cast<char*>(shared);
+  access_global(map, x, y, false, where);
   race::access(thread, shared, bytes, true, where, true);
   auto effect = [=, &barrier, clock = race::snapshot(thread)] {
     walk(map, x, y, destination, [](char* global, char* to, int skip, int n) {
@@ -217,6 +226,7 @@ void tma_store(const TensorMap& map, int x, int y, const void* shared, Where whe
   check_box(map, shared, "tma_store", where);
   race::access(self(), shared, map.box_rows * map.box_columns * map.element_bytes, false, where,
                true);
+  access_global(map, x, y, true, where);
   const Store store{map, x, y, static_cast<const char*>(shared), where};
   if (perform_now()) {
     perform(store);

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "kernels/xpu/emu/stream.h"
 #include "kernels/xpu/emu/where.h"
 #include "kernels/xpu/limits.h"
 #include "kernels/xpu/types.h"
@@ -78,14 +79,27 @@ void* dynamic_shared();
 void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(const void*),
               const void* args);
 
+/// One launch with its arguments.
+template <auto kKernel, class... Params>
+struct Launch {
+  std::string_view name;
+  LaunchConfig config;
+  std::tuple<Params...> params;
+
+  void operator()() const {
+    run_grid(
+        name, config,
+        [](const void* self) { std::apply(kKernel, static_cast<const Launch*>(self)->params); },
+        this);
+  }
+};
+
 template <auto kKernel, class... Params, class... Args>
 void launch_converted(void (*)(Params...), std::string_view name, const LaunchConfig& config,
                       Args&&... args) {
-  const std::tuple<Params...> params(static_cast<Params>(args)...);
-  run_grid(
-      name, config,
-      [](const void* p) { std::apply(kKernel, *static_cast<const std::tuple<Params...>*>(p)); },
-      &params);
+  enqueue(config.stream,
+          Launch<kKernel, Params...>{name, config,
+                                     std::tuple<Params...>(static_cast<Params>(args)...)});
 }
 
 }  // namespace emu

@@ -366,6 +366,7 @@ void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(co
   gridDim = config.grid;
   blockDim = config.block;
   const FaultGuard faults;
+  race::begin_grid();
 
   std::vector<long> order(static_cast<std::size_t>(blocks));
   for (long i = 0; i < blocks; ++i) order[i] = i;
@@ -394,9 +395,11 @@ void* device_alloc(std::size_t bytes) {
   void* p = std::malloc(bytes ? bytes : 1);
   if (!p) throw std::bad_alloc();
   memset(p, 0xff, bytes);
+  emu::race::add_memory(p, bytes);
   return p;
 }
 void device_free(void* p) {
+  emu::race::remove_memory(p);
   std::free(p);
 }
 void copy_in(void* device, const void* host, std::size_t bytes) {

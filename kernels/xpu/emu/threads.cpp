@@ -143,6 +143,17 @@ void named(const char* what, int id, int threads, bool wait, Where where) {
   race::acquire(self(), b.released);
 }
 
+template <class T>
+T add(T* p, T x, Where where) {
+  if (reinterpret_cast<std::uintptr_t>(p) % sizeof(T)) {
+    fail(where, "atomic_add: the address is not a multiple of " + std::to_string(sizeof(T)));
+  }
+  race::atomic(self(), p, sizeof(T), where);
+  const T old = *p;
+  *p += x;
+  return old;
+}
+
 }  // namespace
 
 void collective(const char* name, unsigned mask, void* args, Combine combine, Where where,
@@ -224,21 +235,9 @@ void check_aligned(const void* p, std::size_t bytes, bool write, Where where) {
   }
 }
 
-float atomic_add(float* p, float x) {
-  const float old = *p;
-  *p += x;
-  return old;
-}
-int atomic_add(int* p, int x) {
-  const int old = *p;
-  *p += x;
-  return old;
-}
-unsigned atomic_add(unsigned* p, unsigned x) {
-  const unsigned old = *p;
-  *p += x;
-  return old;
-}
+float atomic_add(float* p, float x, Where where) { return add(p, x, where); }
+int atomic_add(int* p, int x, Where where) { return add(p, x, where); }
+unsigned atomic_add(unsigned* p, unsigned x, Where where) { return add(p, x, where); }
 
 }  // namespace xpu::emu
 
@@ -263,6 +262,8 @@ void named_sync(int id, int threads, Where where) {
 void named_arrive(int id, int threads, Where where) {
   named("named_arrive", id, threads, false, where);
 }
+
+void fence_device() { race::device_fence(self()); }
 
 void sync_warp(unsigned mask, Where where) {
   collective(

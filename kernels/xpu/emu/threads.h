@@ -49,17 +49,17 @@ T shuffle_down(T x, int delta, unsigned mask = kFullMask, Where where = Where::h
 }
 
 namespace emu {
-float atomic_add(float* p, float x);
-int atomic_add(int* p, int x);
-unsigned atomic_add(unsigned* p, unsigned x);
+float atomic_add(float* p, float x, Where where);
+int atomic_add(int* p, int x, Where where);
+unsigned atomic_add(unsigned* p, unsigned x, Where where);
 }  // namespace emu
 
-/// Out of line: an atomic never races with another, so the race detector must not see it.
+/// Out of line: to the race detector an atomic is not a read and a write.
 template <class T>
-T atomic_add(T* p, T x) {
-  return emu::atomic_add(p, x);
+T atomic_add(T* p, T x, Where where = Where::here()) {
+  return emu::atomic_add(p, x, where);
 }
-inline void fence_device() {}
+void fence_device();
 
 template <int N, class T>
 Vec<T, N> load_vec(const T* p, Where where = Where::here()) {

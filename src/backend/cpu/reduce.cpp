@@ -42,6 +42,11 @@ void sum_of_squares(const Tensor& x, Tensor& out, bool accumulate) {
   });
 }
 
+void sum_of_squares(const TensorList& list, Tensor& out) {
+  add_to(out, 0, false, "sum_of_squares");
+  for (const Tensor& x : list.tensors) sum_of_squares(x, out, true);
+}
+
 void sum(const Tensor& x, Tensor& out, bool accumulate) {
   check_contiguous(x, "sum", "x");
   dispatch_float(x.dtype(), "sum", [&]<typename T>() {

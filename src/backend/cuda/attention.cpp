@@ -2,8 +2,10 @@
 #include "backend/attention.h"
 
 #include <cmath>
+#include <cstdlib>
 
 #include "backend/attention_operands.h"
+#include "backend/cuda/attention_cudnn.h"
 #include "backend/cuda/attention_decode.h"
 #include "backend/cuda/attention_schedule.h"
 #include "backend/cuda/kernel_call.h"
@@ -51,12 +53,36 @@ void set_forward(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
   p.out_stride = row_stride(out, "out");
 }
 
+bool& cudnn_choice() {
+  static bool chosen = [] {
+    const char* value = std::getenv("LH_ATTENTION");
+    const std::string_view wanted = value == nullptr ? "own" : value;
+    if (wanted == "own" || wanted.empty()) return false;
+    if (wanted != "cudnn")
+      fail<ConfigError>("LH_ATTENTION: expected own or cudnn, got '{}'", wanted);
+    if (!cudnn_attention_unavailable().empty())
+      fail<ConfigError>("LH_ATTENTION=cudnn: {}", cudnn_attention_unavailable());
+    return true;
+  }();
+  return chosen;
+}
+
 }  // namespace
+
+bool cudnn_attention_chosen() {
+  return cudnn_choice();
+}
+
+void choose_cudnn_attention(bool chosen) {
+  cudnn_choice() = chosen;
+}
 
 void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
                        const AttentionPlan& plan, Tensor& out, Tensor& lse, const Tensor& bias) {
   check_attention(q, k, v, plan, out, lse, "attention");
   if (bias.defined()) check_attention_bias(bias, k, "attention", "bias");
+  else if (cudnn_attention_chosen() && cudnn_attention_takes(plan, {&q, &k, &v, &out}))
+    return cudnn_attention_forward(q, k, v, plan, out, lse);
   // The kernels do not write rows outside every segment.
   if (!cover(query_intervals(plan), q.size(0))) {
     gpu::fill_bytes(out.device(), out.raw(), 0, out.bytes());
@@ -100,6 +126,9 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
   check_like(dv, v, "attention_backward", "dv");
   if (bias.defined()) check_attention_bias(bias, k, "attention_backward", "bias");
   if (dbias != nullptr) check_attention_bias(*dbias, k, "attention_backward", "dbias");
+  if (!bias.defined() && cudnn_attention_chosen() &&
+      cudnn_attention_takes(plan, {&q, &k, &v, &out, &d_out, &dq, &dk, &dv}))
+    return cudnn_attention_backward(q, k, v, out, lse, d_out, plan, dq, dk, dv);
   if (!cover(query_intervals(plan), q.size(0))) fill(dq, 0);
   if (!cover(key_intervals(plan), k.size(0))) {
     fill(dk, 0);

@@ -39,7 +39,7 @@ DecodeDevice decode_device(Device device, size_t counters) {
 }  // namespace
 
 bool is_decoding(const AttentionPlan& plan) {
-  return !plan.segments.empty() &&
+  return plan.segment_capacity == 0 && !plan.segments.empty() &&
          std::all_of(plan.segments.begin(), plan.segments.end(),
                      [](const AttentionSegment& s) { return s.query_length <= kMaxTokens; });
 }

@@ -42,8 +42,6 @@ void dispatch_kernel(DType dtype, std::string_view op, F&& function) {
   }
 }
 
-/// With LH_CUDA_SYNC=1 every operation is waited for, so that an asynchronous error names it.
-bool synchronous();
 [[noreturn]] void fail_in(std::string_view op, std::initializer_list<const Tensor*> operands,
                           const char* reason);
 
@@ -56,7 +54,7 @@ void call(std::string_view op, std::initializer_list<const Tensor*> operands, F&
     if (t->defined() && !(t->device() == device)) fail_in(op, operands, "all must be on one device");
   try {
     launch(gpu::stream(device));
-    if (synchronous()) gpu::synchronize(device);
+    if (gpu::synchronous()) gpu::synchronize(device);
   } catch (const ShapeError&) {
     throw;
   } catch (const std::runtime_error& error) {

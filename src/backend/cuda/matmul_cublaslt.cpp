@@ -1,5 +1,8 @@
 // Dense products through cuBLASLt. A row-major matrix is a column-major one transposed, so
-// c = op(a) op(b) is asked for as c^T = op(b)^T op(a)^T.
+// c = op(a) op(b) is asked for as c^T = op(b)^T op(a)^T. The bias and its gradient are epilogues of
+// the product: a bias costs no pass over y, its gradient none over dy. Where the library has no
+// algorithm with the epilogue (which types and alignments have one is its own matter), the kernels
+// of backend/elementwise.h follow the bare product.
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -86,29 +89,51 @@ void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t attr
         "preference");
 }
 
+template <typename T>
+void set(cublasLtMatmulDesc_t description, cublasLtMatmulDescAttributes_t attribute, T value) {
+  check(cublasLtMatmulDescSetAttribute(description, attribute, &value, sizeof value),
+        "description");
+}
+
+/// What is fused with a product, and the vector it reads or writes: [columns of c] in c's type for
+/// kBias (added to c's rows); [rows of c] in c's type for kBiasGradient (a's sums over k, written).
+struct Epilogue {
+  enum class Kind : uint8_t { kNone, kBias, kBiasGradient } kind = Kind::kNone;
+  Tensor vector;
+
+  cublasLtEpilogue_t value() const {
+    switch (kind) {
+      case Kind::kBias: return CUBLASLT_EPILOGUE_BIAS;  // by rows of c^T
+      case Kind::kBiasGradient: return CUBLASLT_EPILOGUE_BGRADB;  // of the second operand, a
+      default: return CUBLASLT_EPILOGUE_DEFAULT;
+    }
+  }
+};
+
 struct Product {
   Description description;
   Layout first, second, result;
   cublasLtMatmulAlgo_t algorithm;
+  bool fused = false;  // with the epilogue that was asked for
 };
 
 /// Everything the choice of an algorithm depends on.
 using Key = std::tuple<int, DType, DType, bool, bool, bool, int64_t, int64_t, int64_t, int64_t,
-                       int64_t, int64_t, uint32_t, uint32_t, uint32_t>;
+                       int64_t, int64_t, uint32_t, uint32_t, uint32_t, Epilogue::Kind, uint32_t>;
 
 Product make_product(const Library& lib, const Tensor& a, bool trans_a, const Tensor& b,
-                     bool trans_b, const Tensor& c) {
+                     bool trans_b, const Tensor& c, const Epilogue& epilogue) {
   Product product;
   check(cublasLtMatmulDescCreate(&product.description.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F),
         "description");
-  const cublasOperation_t first = trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
-  const cublasOperation_t second = trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-  check(cublasLtMatmulDescSetAttribute(product.description, CUBLASLT_MATMUL_DESC_TRANSA, &first,
-                                       sizeof first),
-        "transpose");
-  check(cublasLtMatmulDescSetAttribute(product.description, CUBLASLT_MATMUL_DESC_TRANSB, &second,
-                                       sizeof second),
-        "transpose");
+  set(product.description, CUBLASLT_MATMUL_DESC_TRANSA, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(product.description, CUBLASLT_MATMUL_DESC_TRANSB, trans_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+  product.fused = epilogue.kind != Epilogue::Kind::kNone;
+  if (product.fused) {
+    set(product.description, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue.value());
+    set(product.description, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+        static_cast<const void*>(epilogue.vector.raw()));
+  }
   product.first = layout_of(b);
   product.second = layout_of(a);
   product.result = layout_of(c);
@@ -125,52 +150,87 @@ Product make_product(const Library& lib, const Tensor& a, bool trans_a, const Te
                             CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE));
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
-  check(cublasLtMatmulAlgoGetHeuristic(lib.handle, product.description, product.first,
-                                       product.second, product.result, product.result, preference,
-                                       1, &found, &count),
-        "choice of an algorithm");
-  if (count == 0) throw std::runtime_error("cuBLASLt has no algorithm for this product");
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      lib.handle, product.description, product.first, product.second, product.result,
+      product.result, preference, 1, &found, &count);
+  const bool none = count == 0 || status == CUBLAS_STATUS_NOT_SUPPORTED;
+  if (none && product.fused) return make_product(lib, a, trans_a, b, trans_b, c, {});
+  if (!none) check(status, "choice of an algorithm");
+  if (none) throw std::runtime_error("cuBLASLt has no algorithm for this product");
   product.algorithm = found.algo;
   return product;
 }
 
 const Product& cached_product(const Library& lib, const Tensor& a, bool trans_a, const Tensor& b,
-                              bool trans_b, const Tensor& c, bool accumulate) {
+                              bool trans_b, const Tensor& c, bool accumulate,
+                              const Epilogue& epilogue) {
   constexpr size_t kMaxCached = 4096;  // shapes of growing caches would otherwise never end
   static std::mutex mutex;
   static auto* cache = new std::map<Key, Product>;
   const Key key{a.device().index, a.dtype(),       c.dtype(),       trans_a,
                 trans_b,          accumulate,      c.size(0),       c.size(1),
                 a.size(trans_a ? 0 : 1),           a.strides()[0],  b.strides()[0],
-                c.strides()[0],   alignment_of(a), alignment_of(b), alignment_of(c)};
+                c.strides()[0],   alignment_of(a), alignment_of(b), alignment_of(c),
+                epilogue.kind,    epilogue.vector.defined() ? alignment_of(epilogue.vector) : 0};
   const std::lock_guard lock(mutex);
   const auto found = cache->find(key);
   if (found != cache->end()) return found->second;
   if (cache->size() >= kMaxCached) cache->clear();
-  return cache->emplace(key, make_product(lib, a, trans_a, b, trans_b, c)).first->second;
+  return cache->emplace(key, make_product(lib, a, trans_a, b, trans_b, c, epilogue)).first->second;
+}
+
+/// Puts the product on the stream; false when the epilogue is left to the caller.
+bool multiply(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
+              bool accumulate, const Epilogue& epilogue) {
+  if (a.dtype() != DType::kF32 && a.dtype() != DType::kBF16)
+    fail<ShapeError>("[gemm] expected f32 or bf16, which the CUDA backend computes in, got {}", a.str());
+  bool fused = false;
+  call("gemm", {&a, &b, &c, &epilogue.vector}, [&](gpu::Stream stream) {
+    const Library& lib = library(a.device());
+    const Product& product =
+        cached_product(lib, a, trans_a, b, trans_b, c, accumulate, epilogue);
+    // A copy, because the vector's address belongs to the call and the product to the cache.
+    cublasLtMatmulDescOpaque_t description = *product.description.handle;
+    if (product.fused)
+      set(&description, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+          static_cast<const void*>(epilogue.vector.raw()));
+    const float alpha = 1, beta = accumulate ? 1.0f : 0.0f;
+    check(cublasLtMatmul(lib.handle, &description, &alpha, b.raw(), product.first, a.raw(),
+                         product.second, &beta, c.raw(), product.result, c.raw(), product.result,
+                         &product.algorithm, lib.workspace.raw(), kWorkspaceBytes, stream),
+          "product");
+    fused = product.fused;
+  });
+  return fused;
 }
 
 }  // namespace
 
 void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
-          bool accumulate) {
-  const GemmSize size = check_gemm(a, trans_a, b, trans_b, c);
+          bool accumulate, const Tensor& bias) {
+  const GemmSize size = check_gemm(a, trans_a, b, trans_b, c, bias);
   if (c.numel() == 0) return;
-  if (size.k == 0) {
-    if (!accumulate) fill(c, 0);
-    return;
+  Epilogue epilogue;
+  if (bias.defined()) epilogue = {Epilogue::Kind::kBias, bias};
+  bool fused = false;
+  if (size.k > 0) fused = multiply(a, trans_a, b, trans_b, c, accumulate, epilogue);
+  else if (!accumulate) copy(Tensor::zeros(c.shape(), c.dtype(), c.device()), c);  // c may be a view
+  if (bias.defined() && !fused) add_bias(c, bias);
+}
+
+void gemm_bias_backward(const Tensor& dy, const Tensor& x, Tensor& d_weight, bool accumulate,
+                        Tensor& d_bias) {
+  const GemmSize size = check_gemm(dy, true, x, false, d_weight);
+  check_sum(d_bias, {size.m}, dy.dtype(), "gemm_bias_backward", "d_bias");
+  // The library writes the sums in the type of d_weight, and writes where we add.
+  if (d_weight.dtype() == DType::kF32 && d_weight.numel() > 0 && size.k > 0) {
+    const Epilogue sums{Epilogue::Kind::kBiasGradient, Tensor::empty_like(d_bias)};
+    if (multiply(dy, true, x, false, d_weight, accumulate, sums))
+      return add_scaled(d_bias, 1, sums.vector, 1, d_bias);
+    return bias_backward(dy, d_bias);
   }
-  if (a.dtype() != DType::kF32 && a.dtype() != DType::kBF16)
-    fail<ShapeError>("[gemm] the CUDA backend computes in f32 and bf16, got {}", a.str());
-  call("gemm", {&a, &b, &c}, [&](gpu::Stream stream) {
-    const Library& lib = library(a.device());
-    const Product& product = cached_product(lib, a, trans_a, b, trans_b, c, accumulate);
-    const float alpha = 1, beta = accumulate ? 1.0f : 0.0f;
-    check(cublasLtMatmul(lib.handle, product.description, &alpha, b.raw(), product.first, a.raw(),
-                         product.second, &beta, c.raw(), product.result, c.raw(), product.result,
-                         &product.algorithm, lib.workspace.raw(), kWorkspaceBytes, stream),
-          "product");
-  });
+  gemm(dy, true, x, false, d_weight, accumulate);
+  bias_backward(dy, d_bias);
 }
 
 }  // namespace lh::cuda

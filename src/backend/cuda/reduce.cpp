@@ -1,7 +1,9 @@
 // Sums over tensors on the device; results stay there.
 #include "backend/reduce.h"
 
+#include "backend/cuda/device_table.h"
 #include "backend/cuda/kernel_call.h"
+#include "kernels/reduce/list_norm.h"
 #include "kernels/reduce/reduce.h"
 
 namespace lh::cuda {
@@ -25,6 +27,27 @@ void reduce(kernels::Reduction kind, const Tensor& x, Tensor& out, bool accumula
 
 void sum_of_squares(const Tensor& x, Tensor& out, bool accumulate) {
   reduce(kernels::Reduction::kSumOfSquares, x, out, accumulate, "sum_of_squares");
+}
+
+void sum_of_squares(const TensorList& list, Tensor& out) {
+  check_shape(out, {1}, "sum_of_squares", "out");
+  std::vector<kernels::NormTensor> entries;
+  int64_t chunks = 0;
+  for (const Tensor& x : list.tensors) {
+    check_contiguous(x, "sum_of_squares", "x");
+    if (x.numel() == 0) continue;
+    entries.push_back({x.data<float>(), x.numel(), chunks});
+    chunks += kernels::chunks_of(x.numel());
+  }
+  const int count = narrow(static_cast<int64_t>(entries.size()), "sum_of_squares", "tensors");
+  const Tensor parts = workspace(static_cast<size_t>(narrow(chunks, "sum_of_squares", "chunks")) *
+                                     sizeof(double),
+                                 out.device());
+  call("sum_of_squares", {&out}, [&](gpu::Stream stream) {
+    kernels::list_sum_of_squares(device_table(list.backend_state, entries, out.device()), count,
+                                 chunks, out.data<double>(),
+                                 reinterpret_cast<double*>(parts.raw()), stream);
+  });
 }
 
 void sum(const Tensor& x, Tensor& out, bool accumulate) {

@@ -1,4 +1,4 @@
-// AdamW and plain updates against the textbook formulas in fp64.
+// Momentum, plain updates and the clipping factor against their formulas in fp64.
 #include "kernels/optim/updates.h"
 
 #include <cmath>
@@ -9,52 +9,81 @@ using namespace lh;
 using namespace lh::test;
 using xpu::bf16;
 
-TEST_CASE("three AdamW steps equal Loshchilov and Hutter's algorithm") {
+TEST_CASE("a plain update decays and subtracts, and a bad step leaves everything") {
   for_each_mode([] {
-    for (const std::size_t n : {1, 6, 1001}) {
-      CAPTURE(n);
-      const double lr = 0.01, b1 = 0.9, b2 = 0.95, eps = 1e-8, decay = 0.1, clip = 0.5;
-      const auto start = random_values<float>(n, 1);
-      std::vector<double> p = to_double(start), m(n), v(n);
-      Buffer<float> bp(start), bm(std::vector<float>(n, 0.0f)), bv(std::vector<float>(n, 0.0f));
-      Buffer<bf16> copy(n);
-      for (int t = 1; t <= 3; ++t) {
-        const auto g = random_values<float>(n, 10 + t);
-        for (std::size_t i = 0; i < n; ++i) {
-          const double x = clip * g[i];
-          m[i] = b1 * m[i] + (1 - b1) * x;
-          v[i] = b2 * v[i] + (1 - b2) * x * x;
-          const double mh = m[i] / (1 - std::pow(b1, t)), vh = v[i] / (1 - std::pow(b2, t));
-          p[i] -= lr * (mh / (std::sqrt(vh) + eps) + decay * p[i]);
-        }
-        Buffer<float> bg(g);
-        const kernels::AdamWCoefficients c{
-            static_cast<float>(clip),
-            static_cast<float>(b1),
-            static_cast<float>(b2),
-            static_cast<float>(lr / (1 - std::pow(b1, t))),
-            static_cast<float>(1 / std::sqrt(1 - std::pow(b2, t))),
-            static_cast<float>(eps),
-            static_cast<float>(1 - lr * decay)};
-        kernels::adamw_step(bp.get(), bg.get(), bm.get(), bv.get(), t == 3 ? copy.get() : nullptr,
-                            c, static_cast<std::int64_t>(n), nullptr);
+    const std::size_t n = 37;
+    const auto start = random_values<float>(n, 3), u = random_values<float>(n, 4);
+    const Buffer<float> bp(start), bu(u);
+    const Buffer<bf16> copy(n);
+    const auto apply = [&](double scale) {
+      const Buffer<double> scalars(std::vector<double>{scale, 0.5, 0.5, 1, 1});
+      kernels::apply_update({.p = bp.get(),
+                             .update = bu.get(),
+                             .compute = copy.get(),
+                             .learning_rate = 0.02,
+                             .lr_multiplier = 2,
+                             .weight_decay = 5,
+                             .scalars = scalars.get()},
+                            n, nullptr);
+    };
+    apply(NAN);
+    CHECK(bp.host() == start);
+    apply(1);
+    std::vector<double> want(n);
+    for (std::size_t i = 0; i < n; ++i) want[i] = 0.95 * start[i] - 0.02 * u[i];
+    check_close(bp.host(), want, 1e-6, 1e-7, "parameter");
+    check_close(copy.host(), to_double(bp.host()), 0.004, 0, "bf16 copy");
+  });
+}
+
+TEST_CASE("momentum averages scaled gradients and looks ahead") {
+  for_each_mode([] {
+    for (const std::size_t offset : {0, 1}) {
+      const std::size_t n = 41;
+      const auto m = random_values<float>(n, 5), g = random_values<float>(n, 6);
+      const Buffer<float> bm(m, offset), bg(g, offset), ahead(n, offset);
+      const auto run = [&](double scale, float* direction) {
+        const Buffer<double> scalars(std::vector<double>{scale, 1, 1, 1, 1});
+        kernels::momentum(bm.get(), bg.get(), 0.9, scalars.get(), direction, n, nullptr);
+      };
+      run(INFINITY, ahead.get());
+      CHECK(bm.host() == m);
+      CHECK(ahead.host() == m);
+      run(0.5, ahead.get());
+      std::vector<double> average(n), direction(n);
+      for (std::size_t i = 0; i < n; ++i) {
+        average[i] = 0.9 * m[i] + 0.05 * g[i];
+        direction[i] = 0.9 * average[i] + 0.05 * g[i];
       }
-      check_close(bp.host(), p, 1e-5, 1e-6, "parameter");
-      check_close(bm.host(), m, 1e-5, 1e-7, "m");
-      check_close(bv.host(), v, 1e-5, 1e-7, "v");
-      check_close(copy.host(), to_double(bp.host()), 0.004, 0, "bf16 copy");
+      check_close(bm.host(), average, 1e-6, 1e-7, "momentum");
+      check_close(ahead.host(), direction, 1e-6, 1e-7, "direction");
+      run(0.5, nullptr);
+      for (std::size_t i = 0; i < n; ++i) average[i] = 0.9 * average[i] + 0.05 * g[i];
+      check_close(bm.host(), average, 1e-6, 1e-7, "momentum without a direction");
     }
   });
 }
 
-TEST_CASE("a plain update decays and subtracts") {
+TEST_CASE("the clipping factor is the norm's, and NaN for a bad norm or loss") {
   for_each_mode([] {
-    const std::size_t n = 37;
-    const auto start = random_values<float>(n, 3), u = random_values<float>(n, 4);
-    Buffer<float> bp(start), bu(u);
-    kernels::apply_update(bp.get(), bu.get(), 0.9f, 0.02f, nullptr, n, nullptr);
-    std::vector<double> want(n);
-    for (std::size_t i = 0; i < n; ++i) want[i] = 0.9 * start[i] - 0.02 * u[i];
-    check_close(bp.host(), want, 1e-6, 1e-7, "parameter");
+    const auto factor = [](double squares, std::vector<double> losses, double clip) {
+      const Buffer<double> sum(std::vector<double>{squares}), values(losses), out(1);
+      kernels::clip_scale(sum.get(), values.get(), static_cast<int>(losses.size()), clip, out.get(),
+                          nullptr);
+      return out.host()[0];
+    };
+    CHECK(factor(25, {1, 2}, 1) == 0.2);
+    CHECK(factor(25, {1, 2}, 5) == 1);
+    CHECK(factor(25, {1, 2}, 0) == 1);
+    CHECK(factor(0, {1, 2}, 1) == 1);
+    CHECK(std::isnan(factor(INFINITY, {1}, 1)));
+    CHECK(std::isnan(factor(NAN, {1}, 0)));
+    std::vector<double> losses(70, 3.0);
+    CHECK(factor(4, losses, 1) == 0.5);
+    losses[69] = -INFINITY;
+    CHECK(std::isnan(factor(4, losses, 1)));
+    losses[69] = 1;
+    losses[0] = NAN;
+    CHECK(std::isnan(factor(4, losses, 0)));
   });
 }

@@ -41,6 +41,14 @@ __global__ void partial_arrival_kernel(bool partial) {
   }
 }
 
+__global__ void conflict_kernel(float* x, int reach) {
+  float* const own = x + 64 * blockIdx.y;
+  const int t = static_cast<int>(threadIdx.x);
+  if (t < 16) xpu::store_vec(own + 4 * t, xpu::Vec<float, 4>{});
+  xpu::sync_block();
+  if (t == 63 && blockIdx.y == 1) xpu::atomic_add(own + t + reach, 1.0f);
+}
+
 }  // namespace
 
 void run_fault(Fault fault, int* out, int zero) {
@@ -53,6 +61,10 @@ void run_limits(unsigned grid_y, unsigned threads, std::size_t dynamic_bytes) {
 
 void run_static_and_dynamic(std::size_t dynamic_bytes) {
   xpu::launch<static_and_dynamic_kernel>({1, 32, dynamic_bytes});
+}
+
+void run_conflict(float* x, int reach) {
+  xpu::launch<conflict_kernel>({dim3(1, 3), 64}, x, reach);
 }
 
 void run_partial_arrival(bool partial) {

@@ -12,5 +12,8 @@ void run_limits(unsigned grid_y, unsigned threads, std::size_t dynamic_bytes);
 void run_static_and_dynamic(std::size_t dynamic_bytes);
 /// Two warps; the second arrives with one lane only.
 void run_partial_arrival(bool partial);
+/// Three blocks (0, y, 0) fill 64 values each; thread 63 of the second adds to the value `reach`
+/// from its own.
+void run_conflict(float* x, int reach);
 
 }  // namespace lh::test

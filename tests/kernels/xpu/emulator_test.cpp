@@ -117,3 +117,25 @@ TEST_CASE("emulator: a named barrier needs whole warps") {
   // On a device one lane would count for 32.
   CHECK(contains(text, "named_arrive: needs all 32 lanes"));
 }
+
+TEST_CASE("emulator: a conflict of two blocks names both of them, their lines and the byte") {
+  if (std::string(XPU_BUILD) != "race") return;
+  xpu::emu::enable_race_detector();
+  Buffer<float> x(3 * 64);
+  CHECK(error_of([&] { run_conflict(x.get(), 0); }) == "no error");
+  // The kernel's lines, not those of the wrappers it calls.
+  const std::string place = " at emulator.cu:";
+  const std::string ahead = error_of([&] { run_conflict(x.get(), 1); });
+  CAPTURE(ahead);
+  CHECK(contains(ahead, "conflict_kernel, block (0,2,0), thread 0"));
+  CHECK(contains(ahead, "write-after-write race on global memory at byte 512 of a buffer of 768"));
+  CHECK(contains(ahead, ": thread 0 (warp 0 lane 0)" + place));
+  CHECK(contains(ahead, "the atomic by block (0,1,0), thread 63 (warp 1 lane 31)" + place));
+  const std::string back = error_of([&] { run_conflict(x.get(), -64); });
+  CAPTURE(back);
+  CHECK(contains(back, "conflict_kernel, block (0,1,0), thread 63"));
+  CHECK(contains(back, "at byte 252 of a buffer of 768: thread 63 (warp 1 lane 31)" + place));
+  CHECK(contains(back, "the write by block (0,0,0), thread 15 (warp 0 lane 15)" + place));
+  // Nothing is left of a launch that failed, nor of one that went well.
+  CHECK(error_of([&] { run_conflict(x.get(), 0); }) == "no error");
+}

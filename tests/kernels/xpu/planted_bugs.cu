@@ -89,19 +89,6 @@ __global__ void uninitialised_kernel(const float* in, float* out) {
 }
 
 template <bool kBug>
-__global__ void write_past_end_kernel(float* out, int n) {
-  for (int i = threadIdx.x; kBug ? i <= n : i < n; i += kThreads) out[i] = 1.0f;
-}
-
-template <bool kBug>
-__global__ void read_past_end_kernel(const float* in, float* out, int n) {
-  float last = 0.0f;
-  for (int i = threadIdx.x; kBug ? i <= n : i < n; i += kThreads) last = fmaxf(last, in[i]);
-  // The extra element is not used: only its read is wrong.
-  out[threadIdx.x] = static_cast<int>(threadIdx.x) < n ? in[threadIdx.x] : last * 0.0f;
-}
-
-template <bool kBug>
 __global__ void shared_past_end_kernel(const float* in, float* out) {
   XPU_DYN_SHARED(float, s);  // kThreads floats
   s[threadIdx.x] = in[threadIdx.x];
@@ -109,16 +96,25 @@ __global__ void shared_past_end_kernel(const float* in, float* out) {
   out[threadIdx.x] = s[threadIdx.x];
 }
 
+/// The bytes of a mask, two of which share a shadow cell.
 template <bool kBug>
-__global__ void misaligned_vector_kernel(const float* in, float* out, int columns) {
-  const int row = threadIdx.x;  // rows of 6 floats are not multiples of 16 bytes
-  if (kBug) {
-    const auto x = xpu::load_vec<4>(in + row * columns);
-    out[row] = x[0] + x[1];
-  } else {
-    const auto x = xpu::load_vec<2>(in + row * columns);
-    out[row] = x[0] + x[1];
-  }
+__global__ void byte_barrier_kernel(const float* in, float* out) {
+  XPU_SHARED(unsigned char, odd, [kThreads]);
+  odd[threadIdx.x] = static_cast<int>(in[threadIdx.x]) % 2;
+  if (!kBug) xpu::sync_block();
+  out[threadIdx.x] = odd[threadIdx.x == 0 ? 0 : threadIdx.x - 1];
+}
+
+/// All threads read a word, the last but one then writes its second byte: the last to reach a
+/// barrier is the first to go on.
+template <bool kBug>
+__global__ void byte_of_word_kernel(const float* in, float* out) {
+  XPU_SHARED(std::uint16_t, word, [1]);
+  if (threadIdx.x == 0) word[0] = static_cast<std::uint16_t>(in[0]);
+  xpu::sync_block();
+  out[threadIdx.x] = word[0];
+  if (!kBug) xpu::sync_block();
+  if (threadIdx.x == kThreads - 2) reinterpret_cast<unsigned char*>(word)[1] = 1;
 }
 
 template <bool kBug>
@@ -285,12 +281,6 @@ __global__ void matrix_load_kernel(const bf16* in, float* out) {
 
 // --- host ----------------------------------------------------------------------------------------
 
-std::vector<float> counting(int n) {
-  std::vector<float> x(n);
-  for (int i = 0; i < n; ++i) x[i] = static_cast<float>(i % 37 + 1);
-  return x;
-}
-
 /// Runs kernel(in, out) on one block and compares with want(in).
 template <auto kKernel, class Want>
 bool run_simple(int count, std::size_t shared, const Want& want) {
@@ -321,6 +311,10 @@ LH_SIMPLE(shuffle_mask, kThreads, 0, [](const auto& in, int t) { return in[t ^ 1
 LH_SIMPLE(shuffle_start, kThreads, 0, [](const auto& in, int t) {
   return std::accumulate(in.begin() + t / 32 * 32, in.begin() + t / 32 * 32 + 32, 0.0f);
 })
+LH_SIMPLE(byte_barrier, kThreads, 0, [](const auto& in, int t) {
+  return static_cast<float>(static_cast<int>(in[t == 0 ? 0 : t - 1]) % 2);
+})
+LH_SIMPLE(byte_of_word, kThreads, 0, [](const auto& in, int) { return in[0]; })
 LH_SIMPLE(uninitialised, kThreads, 0,
           [](const auto& in, int) { return std::accumulate(in.begin(), in.end(), 0.0f); })
 LH_SIMPLE(shared_past_end, kThreads, kThreads * sizeof(float), itself)
@@ -328,40 +322,6 @@ LH_SIMPLE(causal_mask, kThreads, 0, [](const auto& in, int t) {
   return std::accumulate(in.begin(), in.begin() + t + 1, 0.0f);
 })
 #undef LH_SIMPLE
-
-bool write_past_end(bool bug) {
-  const int n = 100;
-  Buffer<float> out(n);
-  if (bug) xpu::launch<write_past_end_kernel<true>>({1, kThreads}, out.get(), n);
-  else xpu::launch<write_past_end_kernel<false>>({1, kThreads}, out.get(), n);
-  return out.host() == std::vector<float>(n, 1.0f);
-}
-
-bool read_past_end(bool bug) {
-  const int n = 100;
-  const auto in = counting(n);
-  Buffer<float> device_in(in), out(kThreads);
-  if (bug) xpu::launch<read_past_end_kernel<true>>({1, kThreads}, device_in.get(), out.get(), n);
-  else xpu::launch<read_past_end_kernel<false>>({1, kThreads}, device_in.get(), out.get(), n);
-  const auto got = out.host();
-  return std::equal(in.begin(), in.end(), got.begin());
-}
-
-bool misaligned_vector(bool bug) {
-  const int columns = 6;
-  const auto in = counting(columns * kThreads);
-  Buffer<float> device_in(in), out(kThreads);
-  if (bug) {
-    xpu::launch<misaligned_vector_kernel<true>>({1, kThreads}, device_in.get(), out.get(), columns);
-  } else {
-    xpu::launch<misaligned_vector_kernel<false>>({1, kThreads}, device_in.get(), out.get(), columns);
-  }
-  const auto got = out.host();
-  for (int t = 0; t < kThreads; ++t) {
-    if (got[t] != in[t * columns] + in[t * columns + 1]) return false;
-  }
-  return true;
-}
 
 template <auto kKernel>
 bool run_pipeline() {
@@ -469,8 +429,8 @@ bool matrix_load(bool bug) {
 
 }  // namespace
 
-const std::vector<PlantedBug>& planted_bugs() {
-  static const std::vector<PlantedBug> all = {
+std::vector<PlantedBug> planted_bugs() {
+  std::vector<PlantedBug> all = {
       {"no barrier between a write and another thread's read", barrier_before_read},
       {"no barrier before shared memory is used again", barrier_before_reuse},
       {"no sync_warp between a write and another lane's read", warp_sync},
@@ -479,12 +439,11 @@ const std::vector<PlantedBug>& planted_bugs() {
       {"shuffle with lanes outside its mask", shuffle_mask},
       {"reduction that starts at the wrong lane distance", shuffle_start},
       {"read of shared memory nobody wrote", uninitialised},
-      {"write one past the end of global memory", write_past_end},
-      {"read one past the end of global memory", read_past_end},
       {"write one past the requested dynamic shared memory", shared_past_end},
-      {"vector load at an unaligned address", misaligned_vector},
       {"causal mask one off", causal_mask},
       {"ldmatrix rows outside the tile", matrix_load},
+      {"no barrier between single bytes of two threads", byte_barrier},
+      {"no barrier before one byte of a shared word is written", byte_of_word},
       {"no barrier after cp.async arrived", pipeline_barrier},
       {"cp.async wait one group short", pipeline_wait},
       {"expect_tx with too few bytes", short_expect},
@@ -493,6 +452,8 @@ const std::vector<PlantedBug>& planted_bugs() {
       {"wgmma stage freed while it is read", wgmma_wait},
       {"no proxy fence before a TMA store", proxy_fence},
   };
+  const auto more = planted_global_bugs();
+  all.insert(all.end(), more.begin(), more.end());
   return all;
 }
 

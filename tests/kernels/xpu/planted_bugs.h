@@ -9,6 +9,15 @@ struct PlantedBug {
   bool (*run)(bool bug);  // true when the result is right; throws or crashes when that is how it shows
 };
 
-const std::vector<PlantedBug>& planted_bugs();
+/// All, with those of planted_global_bugs.cu.
+std::vector<PlantedBug> planted_bugs();
+std::vector<PlantedBug> planted_global_bugs();
+
+/// Values to work on: small integers.
+inline std::vector<float> counting(int n) {
+  std::vector<float> x(n);
+  for (int i = 0; i < n; ++i) x[i] = static_cast<float>(i % 37 + 1);
+  return x;
+}
 
 }  // namespace lh::test

@@ -1,0 +1,29 @@
+// longhand cp-parity: the table of differences, and the verdict as exit code.
+#include <fmt/format.h>
+
+#include "cli/app.h"
+#include "cli/commands.h"
+#include "config/load.h"
+#include "train/context_parity.h"
+
+namespace lh {
+
+int parity_command(const ParityArguments& arguments) {
+  const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
+  fmt::print("{:>3} {:>5} {:>14} {:>14} {:>11} {:>11} {:>11}  {}\n", "cp", "step", "loss", "grad norm",
+             "d loss", "d norm", "d gradient", "of parameter");
+  double largest = 0;
+  context_parity(recipe, arguments.contexts, arguments.steps, [&](const ContextParity& row) {
+    fmt::print("{:>3} {:>5} {:>14.10f} {:>14.10f} {:>11.2e} {:>11.2e} {:>11.2e}  {}\n", row.context,
+               row.step, row.loss, row.grad_norm, row.loss_error, row.norm_error, row.worst_error,
+               row.worst_parameter);
+    std::fflush(stdout);
+    largest = row.largest() <= largest ? largest : row.largest();  // NaN stays
+  });
+  const bool same = largest <= arguments.tolerance;
+  fmt::print("{}: the largest relative difference is {:.2e}, {} {:.2e}\n", same ? "equal" : "DIFFERENT",
+             largest, same ? "at most" : "above", arguments.tolerance);
+  return same ? kExitOk : kExitError;
+}
+
+}  // namespace lh

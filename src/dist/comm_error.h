@@ -1,0 +1,15 @@
+// What went wrong between processes.
+#pragma once
+
+#include "base/error.h"
+
+namespace lh {
+
+/// A peer died, is elsewhere, took too long, or cannot be reached. The communicator that threw it is of
+/// no use any more.
+class CommError : public Error {
+ public:
+  using Error::Error;
+};
+
+}  // namespace lh

@@ -1,0 +1,119 @@
+#include "dist/job_board.h"
+
+#include <map>
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "dist/comm_error.h"
+
+namespace lh {
+namespace {
+
+std::string place_key(int rank) {
+  return fmt::format("place/{}", rank);
+}
+
+/// "0-2, 5" for 0, 1, 2, 5.
+std::string ranges(const std::vector<int>& ranks) {
+  std::string text;
+  for (size_t i = 0; i < ranks.size();) {
+    size_t j = i;
+    while (j + 1 < ranks.size() && ranks[j + 1] == ranks[j] + 1) ++j;
+    text += fmt::format("{}{}", text.empty() ? "" : ", ", ranks[i]);
+    if (j > i) text += fmt::format("-{}", ranks[j]);
+    i = j + 1;
+  }
+  return text;
+}
+
+}  // namespace
+
+JobBoard::JobBoard(std::shared_ptr<Store> store, int rank, int size, std::string who,
+                   const Options& options)
+    : store_(std::move(store)), rank_(rank), size_(size), who_(std::move(who)), options_(options) {
+  store_->set(fmt::format("who/{}", rank_), who_);
+  thread_ = std::thread([this] { run(); });
+}
+
+JobBoard::~JobBoard() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void JobBoard::run() {
+  // A post is "<beat> <place>": it changes as long as the process lives.
+  for (int64_t beat = 0;; ++beat) {
+    std::string place;
+    bool late = false;
+    {
+      std::unique_lock lock(mutex_);
+      if (stop_) return;
+      place = place_;
+      late = waits_ && !warned_ && std::chrono::steady_clock::now() - since_ > options_.patience;
+      warned_ |= late;
+    }
+    try {
+      store_->set(place_key(rank_), fmt::format("{} {}", beat, place));
+      if (late)
+        log_warn("[dist] {} has waited {} s in {}: {}", who_,
+                 static_cast<double>(options_.patience.count()) / 1000, place, places());
+    } catch (const CommError&) {
+      return;  // the store is gone: the next collective says so
+    }
+    std::unique_lock lock(mutex_);
+    wake_.wait_for(lock, options_.beat, [this] { return stop_; });
+  }
+}
+
+void JobBoard::set_place(const std::string& place, bool waits) {
+  const std::lock_guard lock(mutex_);
+  place_ = place;
+  waits_ = waits;
+  warned_ = false;
+  since_ = std::chrono::steady_clock::now();
+}
+
+std::string JobBoard::name_of(int rank) {
+  return store_->find(fmt::format("who/{}", rank)).value_or(fmt::format("rank {}", rank));
+}
+
+std::string JobBoard::places() {
+  std::map<std::string, std::vector<int>> ranks;
+  for (int r = 0; r < size_; ++r) {
+    const std::string post = store_->find(place_key(r)).value_or("0 not started");
+    ranks[post.substr(post.find(' ') + 1)].push_back(r);
+  }
+  std::string text;
+  for (const auto& [place, members] : ranks) {
+    if (!text.empty()) text += "; ";
+    if (members.size() == 1) text += fmt::format("{} is in {}", name_of(members[0]), place);
+    else text += fmt::format("ranks {} are in {}", ranges(members), place);
+  }
+  return text;
+}
+
+std::vector<int> JobBoard::gone() {
+  std::vector<std::optional<std::string>> before;
+  for (int r = 0; r < size_; ++r) before.push_back(store_->find(place_key(r)));
+  std::this_thread::sleep_for(3 * options_.beat);
+  std::vector<int> ranks;
+  for (int r = 0; r < size_; ++r)
+    if (r != rank_ && store_->find(place_key(r)) == before[static_cast<size_t>(r)])
+      ranks.push_back(r);
+  return ranks;
+}
+
+std::string JobBoard::report_failure(const std::string& what) {
+  return store_->set_once("failure", what);
+}
+
+std::optional<std::string> JobBoard::failure() {
+  return store_->find("failure");
+}
+
+}  // namespace lh

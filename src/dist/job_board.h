@@ -1,0 +1,59 @@
+// Where every process of a job is, and what failed first: posted to the store by a thread, so that a process
+// that waits can say for whom, and all processes print one cause.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dist/store.h"
+
+namespace lh {
+
+class JobBoard {
+ public:
+  struct Options {
+    std::chrono::milliseconds beat{250};      // how often this process posts
+    std::chrono::milliseconds patience{5000};  // a collective that takes longer prints who is where
+  };
+
+  /// `who`: "rank 3 (host a, pid 17)". The thread runs until destruction.
+  JobBoard(std::shared_ptr<Store> store, int rank, int size, std::string who, const Options& options);
+  ~JobBoard();
+  JobBoard(const JobBoard&) = delete;
+  JobBoard& operator=(const JobBoard&) = delete;
+
+  /// What this process does now. `waits`: in a collective, whose lateness is worth a line.
+  void set_place(const std::string& place, bool waits);
+
+  /// "rank 3 (host b, pid 9) is in checkpoint.save; ranks 0-2 are in grad all-reduce, step 17".
+  std::string places();
+
+  /// Ranks whose posts have stopped. Takes about three beats.
+  std::vector<int> gone();
+  std::string name_of(int rank);
+
+  /// Records the job's first failure and returns it: an earlier one if there is one.
+  std::string report_failure(const std::string& what);
+  std::optional<std::string> failure();
+
+ private:
+  void run();
+
+  std::shared_ptr<Store> store_;
+  const int rank_, size_;
+  const std::string who_;
+  const Options options_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::string place_ = "start";
+  bool waits_ = false, warned_ = false, stop_ = false;
+  std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
+  std::thread thread_;
+};
+
+}  // namespace lh

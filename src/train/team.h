@@ -1,0 +1,76 @@
+// The processes that train one model together: a mesh of `data` groups, which take different sequences, of
+// `context` processes, which share them. A team of one works without any of it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "config/recipe.h"
+#include "data/batcher.h"
+#include "dist/peers.h"
+#include "nn/parameter.h"
+#include "train/batch_tensors.h"
+
+namespace lh {
+
+/// A run of sequences of a step, cut into micro-batches.
+struct SequenceShare {
+  int64_t first = 0, count = 0;
+  int64_t micro_sequences = 0;
+
+  int64_t micro_batches() const { return (count + micro_sequences - 1) / micro_sequences; }
+  /// Sequences of micro-batch i: the last one may be smaller.
+  int64_t begin(int64_t micro) const { return first + micro * micro_sequences; }
+  int64_t size(int64_t micro) const { return std::min(micro_sequences, first + count - begin(micro)); }
+};
+
+class Team {
+ public:
+  /// All processes of the job call it. ConfigError when the mesh does not fill the job.
+  Team(std::unique_ptr<Peers> job, const ParallelConfig& config);
+
+  bool alone() const { return world_size() == 1; }
+  int rank() const { return job_->rank(); }
+  int world_size() const { return job_->size(); }
+  bool leads() const { return rank() == 0; }  // writes files, prints
+  const MeshPlace& place() const { return mesh_.place; }
+  Communicator& world() const { return *mesh_.world; }
+  Communicator& context() const { return *mesh_.context; }
+
+  /// This data group's part of a step. ConfigError when there are more groups than sequences.
+  SequenceShare share(int64_t sequences, int64_t micro_sequences) const;
+
+  /// The batch's rows that this process holds, and where the others are.
+  BatchTensors tensors(const Batch& batch, Device device) const;
+  /// Tokens, targets and positions of those rows (segment_offsets stay those of the whole batch).
+  Batch rows(const Batch& batch) const;
+
+  /// Gradients of every parameter become the sums over all processes, the same bits on each.
+  void sum_gradients(const ParameterStore& store) const;
+  /// The sum over all processes of a tensor on any device.
+  void sum(Tensor& t, const std::string& label) const;
+  /// Whether it is so on any process.
+  bool any(bool here, const std::string& label) const;
+
+  /// The leader's tensor and number everywhere.
+  void spread(Tensor& t, const std::string& label) const;
+  int64_t spread(int64_t value, const std::string& label) const;
+  /// Throws ConfigError on the processes whose text differs from the leader's.
+  void must_agree(const std::string& text, const std::string& what) const;
+
+  void set_step(int64_t step) const;
+  void set_place(const std::string& place) const { job_->set_place(place); }
+
+ private:
+  std::unique_ptr<Peers> job_;
+  ContextOrder order_;
+  Mesh mesh_;
+};
+
+/// The team that the environment describes (launch/process_context.h); of one when it describes none.
+std::unique_ptr<Team> team_of_environment(const ParallelConfig& config, Device device);
+
+/// The place of this process among those of its machine, which chooses its device.
+int local_rank_of_environment();
+
+}  // namespace lh
