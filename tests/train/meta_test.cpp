@@ -15,8 +15,9 @@ MemoryReport memory_of_a_step(Device device, const std::string& optimizer_kind, 
                               bool recompute) {
   const MemoryReport before = memory_report(device.kind);
   reset_memory_peak(device.kind);
-  // Large enough that a backend's own scratch memory is small beside it.
+  // Large enough that scratch of the matrix library, one activation of one product, is small beside it.
   ModelConfig config = tiny_model(2000);
+  config.num_layers = 6;
   config.hidden_size = 256;
   config.intermediate_size = 512;
   config.head_dim = 32;
