@@ -280,6 +280,9 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
               "wsd needs decay_steps of at least 1");
   rules.check(s.kind == "wsd" || s.decay_steps == 0, {"schedule.decay_steps", "schedule.kind"},
               fmt::format("belongs to kind wsd, not to {}", s.kind));
+  rules.check(s.kind == "wsd" || s.weight_decay_power == 0,
+              {"schedule.weight_decay_power", "schedule.kind"},
+              fmt::format("belongs to kind wsd, not to {}", s.kind));
   check_gates(r, rules);
   const int64_t context = r.parallel.context;
   for (const auto& [name, mixer] : r.model.mixers)

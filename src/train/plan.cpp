@@ -54,7 +54,7 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, DType comp
     reset_memory_peak(DeviceKind::kMeta);
     world = team.world().traffic();
     context = team.context().traffic();
-    const StepResult result = train_step(
+    train_step(
         {.model = model,
          .optimizer = *optimizer,
          .recipe = recipe,
@@ -64,8 +64,13 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, DType comp
          .stop = nullptr,
          .team = &team},
         1);
-    plan.flops = result.flops;
   }
+  // Backward is twice the forward (train/step.cpp).
+  for (int64_t micro = 0; micro < share.micro_batches(); ++micro)
+    plan.flops +=
+        3 * static_cast<double>(processes) *
+        model.forward_flops(
+            team.tensors(full_sequences(share.size(micro), seq), kMetaDevice).layout);
   plan.world = minus(team.world().traffic(), world);
   plan.context_group = minus(team.context().traffic(), context);
   plan.memory = memory_report(DeviceKind::kMeta);

@@ -184,6 +184,7 @@ TEST_CASE("the memory that a plan predicts is what a run then needs") {
     const std::vector<std::string> sets = {
         "--set", fmt::format("parallel.context={}", context), "--set", "model.hidden_size=256",
         "--set", "model.intermediate_size=512", "--set", "schedule.steps=2", "--set",
+        "schedule.warmup_steps=0", "--set",
         "eval.sample_tokens=0", "--set", "eval.every_steps=0", "--set", "data.valid=[]"};
     const std::string name = fmt::format("run{}_{}", processes, context);
     const Outcome run = w.run(together(processes, with(w.train(name), sets)));
@@ -199,9 +200,13 @@ TEST_CASE("the memory that a plan predicts is what a run then needs") {
   }
   const Outcome large = w.run({"recipe", "plan", LH_SOURCE_DIR "/recipes/pretrain/llama_124m.yaml",
                                "--world", "64", "--set", "parallel.context=8", "--set",
-                               "schedule.batch_tokens=524288"});
+                               "schedule.batch_tokens=524288", "--set",
+                               "precision.micro_batch_tokens=1024"});
   INFO(large.output);
   CHECK(large.code == 0);
   CHECK(large.output.find("64 processes: 8 data groups of 8") != std::string::npos);
+  // 64 micro-batches of one sequence each: its keys travel. Longer ones hold whole documents in each piece, and
+  // nothing would.
+  CHECK(large.output.find("64 micro-batches each") != std::string::npos);
   CHECK(large.output.find("context, all-to-all") != std::string::npos);
 }
