@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kChunkThreads) adamw_kernel(const AdamWParams 
                        static_cast<float>(rate / params.scalars[kFirstCorrection]),
                        static_cast<float>(params.scalars[kRootVScale]),
                        static_cast<float>(params.eps),
-                       static_cast<float>(1.0 - rate * t.weight_decay)};
+                       static_cast<float>(1.0 - rate * params.scalars[kDecayFactor] * t.weight_decay)};
   const std::int64_t begin = (chunk - t.first_chunk) * kChunkElements;
   const int count = static_cast<int>(t.n - begin < kChunkElements ? t.n - begin : kChunkElements);
   // Four fp32; the copy's four bf16 are 8 bytes. Chunks begin at multiples of four.

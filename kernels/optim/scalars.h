@@ -9,6 +9,7 @@ namespace lh::kernels {
 enum StepScalar {
   kGradScale,        // gradients are multiplied by this; NaN or infinite: nothing is updated
   kRateFactor,       // learning rates are multiplied by this
+  kDecayFactor,      // weight decays are multiplied by this
   kFirstCorrection,  // 1 - beta1^t
   kRootVScale,       // 1 / sqrt(1 - beta2^t)
   kStepScalars

@@ -46,7 +46,7 @@ struct Apply {
     if (!is_finite(params.scalars[kGradScale])) return;
     const double rate =
         params.learning_rate * params.scalars[kRateFactor] * params.lr_multiplier;
-    const float keep = static_cast<float>(1.0 - rate * params.weight_decay);
+    const float keep = static_cast<float>(1.0 - rate * params.scalars[kDecayFactor] * params.weight_decay);
     const float step = static_cast<float>(rate);
     float value[N], u[N];
     load<N>(params.p + i, value);

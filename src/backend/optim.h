@@ -16,6 +16,7 @@ namespace lh {
 enum StepScalar : int64_t {
   kGradScale,        // gradients are multiplied by this (clipping); not finite: nothing is updated
   kRateFactor,       // learning rates are multiplied by this (schedule)
+  kDecayFactor,      // weight decays are multiplied by this (schedule)
   kFirstCorrection,  // AdamW's bias corrections of step t: 1 - beta1^t
   kRootVScale,       // 1 / sqrt(1 - beta2^t)
   kStepScalars

@@ -145,7 +145,7 @@ void updates(const Setup& setup, Cases& cases) {
     gradients.tensors.push_back(cut(g));
   }
   const AdamWSettings settings{.learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
-  const std::vector<double> step_scalars = {1, 1, 0.6, 1.6};  // kGradScale ... of step 10
+  const std::vector<double> step_scalars = {1, 1, 1, 0.6, 1.6};  // kGradScale ... of step 10
   const Tensor scalars = Tensor::from(step_scalars, {kStepScalars}).to(setup.device);
   const std::string shape = shape_text(p);
   const DType f32 = DType::kF32;

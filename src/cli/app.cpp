@@ -52,7 +52,7 @@ void add_eval(CLI::App& app, Action& action) {
       app.add_subcommand("eval", "Loss, perplexity and bits per byte of a checkpoint");
   command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")
       ->required();
-  command->add_option("--data", args->data, "Token shards (default: the recipe's data.valid)");
+  command->add_option("--data", args->data, "Token shards (default: what the recipe evaluates on)");
   command->add_option("--tokens", args->tokens, "At most this many tokens (0: all)");
   command->add_option("--threads", args->threads, "Threads (0: all cores)");
   command->callback([args, &action] { action = [args] { return eval_command(*args); }; });
@@ -89,7 +89,7 @@ void add_data(CLI::App& app, Action& action) {
   command->add_option("--valid-fraction", prepare->valid_fraction, "Share of documents held out");
   command->add_option("--valid-last-bytes", prepare->valid_last_bytes,
                       "Or hold out this much of the end of the text");
-  command->add_option("--tokenizer", prepare->tokenizer, "tokenizer.json, or bytes")
+  command->add_option("--tokenizer", prepare->tokenizer, "tokenizer.json, bytes or integers:N")
       ->capture_default_str();
   command->add_option("--field", prepare->field, "JSONL: the key that holds the text")
       ->capture_default_str();
@@ -116,6 +116,15 @@ void add_data(CLI::App& app, Action& action) {
   command->add_flag("--verify", *verify, "Read everything and check the digest");
   command->callback(
       [=, &action] { action = [=] { return data_inspect_command(*shard, *samples, *verify); }; });
+
+  auto task = std::make_shared<TaskArguments>();
+  command = data->add_subcommand("task", "Examples of a synthetic task, answers in brackets");
+  command->add_option("kind", task->kind, "palindrome, mqar, needle, ...")->required();
+  command->add_option("--set", task->sets, "A setting of the task: --set pairs=4")
+      ->type_name("KEY=VALUE");
+  command->add_option("--samples", task->samples, "Examples to print")->capture_default_str();
+  command->add_option("--seed", task->seed, "Seed, as run.seed")->capture_default_str();
+  command->callback([task, &action] { action = [task] { return data_task_command(*task); }; });
 
   auto train = std::make_shared<TrainTokenizerArguments>();
   command = data->add_subcommand("train-tokenizer", "Learn a byte-level BPE tokenizer");
@@ -148,6 +157,23 @@ void add_recipe(CLI::App& app, Action& action) {
   command->add_flag("--dump", *dump, "Print the fully resolved recipe");
   command->callback(
       [=, &action] { action = [=] { return recipe_check_command(*path, *sets, *dump); }; });
+
+  auto plan = std::make_shared<PlanArguments>();
+  command = recipe->add_subcommand(
+      "plan", "Memory, arithmetic and bytes sent of a step in a job of any size, without running it");
+  command->add_option("recipe", plan->recipe, "Recipe YAML file")->required();
+  command->add_option("--world", plan->world, "Processes")->capture_default_str();
+  command->add_option("--compute", plan->compute, "Type of activations")
+      ->check(CLI::IsMember({"bf16", "fp32"}))
+      ->capture_default_str();
+  command->add_option("--vocabulary", plan->vocabulary, "Tokens, where the recipe leaves it to a tokenizer")
+      ->capture_default_str();
+  command->add_option("--peak-tflops", plan->peak_tflops, "Matrix product peak of one process")
+      ->capture_default_str();
+  command->add_option("--link-gigabytes", plan->link_gigabytes, "Bytes per second that one process sends")
+      ->capture_default_str();
+  command->add_option("--set", plan->sets, "Override one key")->type_name("KEY=VALUE");
+  command->callback([plan, &action] { action = [plan] { return recipe_plan_command(*plan); }; });
 }
 
 /// The options are parsed here; `program` is filled before, from the rest of the command line.

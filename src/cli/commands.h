@@ -25,7 +25,7 @@ int train_command(const TrainArguments& arguments);
 
 struct EvalArguments {
   std::string checkpoint;  // a checkpoint folder, or a run folder (its newest checkpoint)
-  std::vector<std::string> data;  // shards; empty: data.valid of the checkpoint's recipe
+  std::vector<std::string> data;  // shards; empty: what the checkpoint's recipe evaluates on
   int64_t tokens = 0;
   int64_t threads = 0;
 };
@@ -62,6 +62,14 @@ int data_prepare_command(const PrepareArguments& arguments);
 
 int data_inspect_command(const std::string& shard, int64_t samples, bool verify);
 
+struct TaskArguments {
+  std::string kind;
+  std::vector<std::string> sets;  // settings of the task: "pairs=4"
+  int64_t samples = 3;
+  int64_t seed = 1;
+};
+int data_task_command(const TaskArguments& arguments);
+
 struct TrainTokenizerArguments {
   std::vector<std::string> inputs;
   std::string output;
@@ -83,6 +91,15 @@ struct BenchArguments {
 int bench_command(const BenchArguments& arguments);
 
 int recipe_explain_command(const std::string& key);
+struct PlanArguments {
+  std::string recipe;
+  std::vector<std::string> sets;
+  int64_t world = 1;
+  int64_t vocabulary = 50304;  // where the recipe leaves it to a tokenizer
+  std::string compute = "bf16";
+  double peak_tflops = 989, link_gigabytes = 50;  // of one process: a Hopper GPU, 400 Gb/s
+};
+int recipe_plan_command(const PlanArguments& arguments);
 int recipe_check_command(const std::string& recipe, const std::vector<std::string>& sets,
                          bool dump);
 int doctor_command();

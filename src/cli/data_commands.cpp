@@ -1,18 +1,22 @@
-// longhand data prepare, inspect, train-tokenizer.
+// longhand data prepare, inspect, task, train-tokenizer.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <vector>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "base/timer.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "config/load.h"
 #include "data/find_files.h"
 #include "data/inspect.h"
 #include "data/prepare.h"
+#include "data/task_sequences.h"
 #include "data/text_input.h"
 #include "runtime/cpu_info.h"
 #include "tokenizer/bpe_trainer.h"
@@ -101,6 +105,23 @@ int data_inspect_command(const std::string& shard, int64_t samples, bool verify)
   options.verify = verify;
   fmt::print("{}", format_report(*open, inspect_shard(*open, options)));
   if (verify) fmt::print("every token was read and the digest agrees\n");
+  return 0;
+}
+
+int data_task_command(const TaskArguments& arguments) {
+  const std::vector<std::string> kinds = task_kinds();
+  if (std::find(kinds.begin(), kinds.end(), arguments.kind) == kinds.end())
+    fail<ConfigError>("unknown task '{}'{}; expected one of {}", arguments.kind,
+                      did_you_mean(arguments.kind, kinds), fmt::join(kinds, ", "));
+  const Task task(
+      parse_task_config_text("kind: " + arguments.kind, arguments.kind, arguments.sets));
+  const TaskShape& shape = task.shape();
+  fmt::print("{}\n{} tokens, of which {} are answers; data.tokenizer: integers:{}\n",
+             task.config().str(), shape.tokens, shape.answers, shape.symbols + 1);
+  for (int64_t i = 0; i < arguments.samples; ++i)
+    fmt::print("\n{}\n",
+               format_example(task.example(static_cast<uint64_t>(arguments.seed),
+                                           TaskSequences::training_stream(0), i)));
   return 0;
 }
 

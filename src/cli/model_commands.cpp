@@ -11,31 +11,13 @@
 #include "train/generate.h"
 #include "train/saved_run.h"
 #include "train/signals.h"
+#include "train/training_data.h"
 
 namespace lh {
 
-int eval_command(const EvalArguments& arguments) {
-  use_threads(arguments.threads);
-  const LoadedModel loaded = load_model(arguments.checkpoint);
-  const auto& patterns = arguments.data.empty() ? loaded.recipe.data.valid : arguments.data;
-  if (patterns.empty())
-    fail<ConfigError>("the recipe of {} names no data.valid: give --data SHARD",
-                      loaded.checkpoint.string());
-  auto shards = open_shards(patterns);
-  for (const auto& shard : shards) check_tokenizer(*shard, *loaded.tokenizer);
-  const EvaluationBatches batches(std::move(shards), loaded.recipe.data.seq_tokens,
-                                  arguments.tokens);
-  install_stop_signals();
-  ProgressLine progress;
-  const EvalResult result = evaluate(
-      *loaded.model, batches, 8, [] { return stop_signal() != 0; },
-      [&](double share) { progress.update(share, "evaluating"); });
-  progress.clear();
-  if (result.stopped)
-    log_warn("stopped early: {}", result.targets > 0 ? "these figures are of a part of the data"
-                                                     : "nothing was evaluated");
-  if (result.targets == 0) return 128 + stop_signal();
-  fmt::print("checkpoint     {}\n", loaded.checkpoint.string());
+namespace {
+
+void print_text_figures(const EvalResult& result) {
   fmt::print("targets        {} tokens, {} of text\n", result.targets,
              format_bytes(static_cast<double>(result.text_bytes)));
   fmt::print("loss           {:.4f} nats per token\n", result.loss);
@@ -47,6 +29,37 @@ int eval_command(const EvalArguments& arguments) {
                bucket.targets);
   fmt::print("\n{} tokens/s\n",
              format_count(static_cast<double>(result.targets) / result.seconds));
+}
+
+}  // namespace
+
+int eval_command(const EvalArguments& arguments) {
+  use_threads(arguments.threads);
+  const LoadedModel loaded = load_model(arguments.checkpoint);
+  Recipe recipe = loaded.recipe;
+  recipe.eval.tokens = arguments.tokens;
+  if (!arguments.data.empty()) {
+    recipe.data.valid = arguments.data;
+    recipe.data.valid_examples = 0;
+  }
+  if (!recipe.data.has_valid())
+    fail<ConfigError>("the recipe of {} names no data.valid and no data.valid_examples: give --data "
+                      "SHARD",
+                      loaded.checkpoint.string());
+  const ValidData data = open_valid_data(recipe, *loaded.tokenizer);
+  install_stop_signals();
+  ProgressLine progress;
+  const EvalResult result = evaluate(
+      *loaded.model, data, 8, [] { return stop_signal() != 0; },
+      [&](double share) { progress.update(share, "evaluating"); });
+  progress.clear();
+  if (result.stopped)
+    log_warn("stopped early: {}", result.targets > 0 ? "these figures are of a part of the data"
+                                                     : "nothing was evaluated");
+  if (result.targets == 0) return 128 + stop_signal();
+  fmt::print("checkpoint     {}\n", loaded.checkpoint.string());
+  if (data.text) print_text_figures(result);
+  for (const TaskResult& task : result.tasks) fmt::print("{}\n", task.line());
   return result.stopped ? 128 + stop_signal() : 0;
 }
 

@@ -42,11 +42,14 @@ int train_command(const TrainArguments& arguments) {
     if (!progress.live() || m.step % every == 0) print_line(progress, m.console_line());
   };
   events.on_eval = [&](int64_t step, const EvalResult& result) {
-    print_line(progress,
-               fmt::format("eval at step {}: loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte "
-                           "({} tokens in {})",
-                           step, result.loss, result.perplexity(), result.bits_per_byte,
-                           result.targets, format_duration(result.seconds)));
+    if (result.text_bytes > 0)
+      print_line(progress,
+                 fmt::format("eval at step {}: loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte "
+                             "({} tokens in {})",
+                             step, result.loss, result.perplexity(), result.bits_per_byte,
+                             result.targets, format_duration(result.seconds)));
+    for (const TaskResult& task : result.tasks)
+      print_line(progress, fmt::format("eval at step {}: {}", step, task.line()));
   };
   events.on_sample = [&](int64_t step, const std::string& text) {
     print_line(progress, fmt::format("sample at step {}:\n  {}", step, text));

@@ -132,6 +132,7 @@ class Explainer {
     } else if constexpr (kIsOptional<T>) {
       info.default_value = "null";
       keys.push_back(info);
+      if constexpr (kIsSection<typename T::value_type>) descend<typename T::value_type>(info.key);
     } else if constexpr (kIsSection<T>) {
       info.is_section = true;
       keys.push_back(info);

@@ -88,6 +88,11 @@ ModelConfig parse_model_config_text(std::string_view text, const std::string& na
   return read_config<ModelConfig>(text, name, sets, nullptr, validate_model_config);
 }
 
+TaskConfig parse_task_config_text(std::string_view text, const std::string& name,
+                                  std::span<const std::string> sets) {
+  return read_config<TaskConfig>(text, name, sets, nullptr, validate_task_config);
+}
+
 std::string recipe_digest(const Recipe& recipe) {
   return digest_of(dump_recipe(recipe));
 }

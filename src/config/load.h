@@ -30,6 +30,10 @@ ModelConfig load_model_config(const std::filesystem::path& path,
 ModelConfig parse_model_config_text(std::string_view text, const std::string& name,
                                     std::span<const std::string> sets = {});
 
+/// The settings of a task alone, checked like a task of data.train.
+TaskConfig parse_task_config_text(std::string_view text, const std::string& name,
+                                  std::span<const std::string> sets = {});
+
 /// Every key with its value, as YAML; parse_recipe_text(dump_recipe(r)) == r.
 std::string dump_recipe(const Recipe& recipe);
 std::string dump_model_config(const ModelConfig& model);
@@ -61,5 +65,6 @@ struct RecipeProblem {
 /// Checks ranges and cross-field rules of a recipe built in code; empty when all is well.
 std::vector<RecipeProblem> validate_recipe(const Recipe& recipe);
 std::vector<RecipeProblem> validate_model_config(const ModelConfig& model);
+std::vector<RecipeProblem> validate_task_config(const TaskConfig& task);
 
 }  // namespace lh

@@ -49,7 +49,13 @@ int64_t ModelConfig::num_parameters(int64_t vocab) const {
     if (output_bias) total += hidden_size;
     if (mlp_bias) total += 2 * intermediate_size + hidden_size;
     if (qk_norm) total += 2 * resolved_head_dim();
-    if (mixer_of_layer(layer).output_gate) total += hidden_size * q;
+    const MixerConfig& mixer = mixer_of_layer(layer);
+    if (mixer.output_gate) total += hidden_size * q;
+    if (mixer.kind != "parallax") continue;
+    // The probe has what the query has; without queries it is instead of them.
+    const int64_t query = hidden_size * q + (qkv_bias ? q : 0) + (qk_norm ? resolved_head_dim() : 0);
+    if (!mixer.uniform_weights) total += query;
+    if (mixer.probe_gate) total += hidden_size * q;
   }
   return total;
 }

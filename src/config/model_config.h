@@ -63,11 +63,17 @@ struct RopeScaling {
 /// One kind of token mixer with its settings; model.schedule says which layers use it.
 struct MixerConfig {
   std::string kind = "softmax";  // one of mixer_kinds()
-  int64_t window = 0;            // keys a query sees, counting its own token
+  int64_t window = 0;            // keys a query sees, counting its own token; 0: all
   int64_t sinks = 0;             // leading tokens of a document that stay visible
   bool rope = true;              // false: no position encoding (NoPE)
   bool output_gate = false;
   std::string context = "auto";  // auto | gather | heads
+  bool probe_rope = true;
+  bool probe_gate = false;
+  bool zero_probe = false;
+  bool uniform_weights = false;
+  double ridge = 10;  // the authors' default
+  bool frozen_ridge = false;
 
   bool operator==(const MixerConfig&) const = default;
 
@@ -77,7 +83,7 @@ struct MixerConfig {
 
 /// The mixers a recipe may name. A new mixer adds its row here and in mixers/mixer.cpp.
 inline std::vector<std::string> mixer_kinds() {
-  return {"softmax", "sliding_window"};
+  return {"softmax", "sliding_window", "parallax", "lla"};
 }
 
 struct ModelConfig {
@@ -125,9 +131,11 @@ template <typename Visitor, typename Self>
 void MixerConfig::visit(Visitor& v, Self& self) {
   v.field("kind", self.kind, Doc{"which token mixer"}, one_of(mixer_kinds()));
   v.field("window", self.window,
-          Doc{"sliding_window: keys a query sees, counting its own token", "tokens"}, at_least(0));
+          Doc{"sliding_window, parallax, lla: keys a query sees, counting its own token; 0: all",
+              "tokens"},
+          at_least(0));
   v.field("sinks", self.sinks,
-          Doc{"sliding_window: leading tokens of the document that stay visible", "tokens"},
+          Doc{"with a window: leading tokens of the document that stay visible", "tokens"},
           at_least(0));
   v.field("rope", self.rope, Doc{"rotate queries and keys by position; false: NoPE"}, Rule{});
   v.field("output_gate", self.output_gate,
@@ -138,6 +146,25 @@ void MixerConfig::visit(Visitor& v, Self& self) {
               "values come to the queries that see them; heads: each process takes some heads of all "
               "tokens (Ulysses); auto: whichever moves less"},
           one_of({"auto", "gather", "heads"}));
+  v.field("probe_rope", self.probe_rope,
+          Doc{"parallax: rotate the probe by position like the query, where rope is on"}, Rule{});
+  v.field("probe_gate", self.probe_gate,
+          Doc{"parallax: multiply the probe by a learned sigmoid gate of the layer's input, to see "
+              "whether training keeps it open"},
+          Rule{});
+  v.field("zero_probe", self.zero_probe,
+          Doc{"parallax: begin as softmax attention, with a probe of zeros that learns: its norm's "
+              "gain is 0, or its weights where model.qk_norm is off"},
+          Rule{});
+  v.field("uniform_weights", self.uniform_weights,
+          Doc{"parallax: no queries, all visible keys weigh the same (affine linear attention)"},
+          Rule{});
+  v.field("ridge", self.ridge,
+          Doc{"lla: added to the covariance of the keys before it is inverted"}, positive());
+  v.field("frozen_ridge", self.frozen_ridge,
+          Doc{"lla: leave the ridge's dependence on the weights out of the gradient, as the "
+              "authors' code does"},
+          Rule{});
 }
 
 template <typename Visitor, typename Self>

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include "config/number.h"
+
 namespace lh {
 namespace {
 
@@ -10,6 +12,17 @@ std::string below(const std::string& folder, const std::string& path) {
 }
 
 }  // namespace
+
+std::optional<int64_t> integers_vocab(std::string_view tokenizer) {
+  constexpr std::string_view kPrefix = "integers:";
+  int64_t vocab = 0;
+  std::string why;
+  if (!tokenizer.starts_with(kPrefix) ||
+      !parse_integer(std::string(tokenizer.substr(kPrefix.size())), vocab, why) || vocab < 2 ||
+      vocab > int64_t{1} << 30)
+    return std::nullopt;
+  return vocab;
+}
 
 int64_t MuonConfig::resolved_steps() const {
   return newton_schulz_steps > 0 ? newton_schulz_steps : newton_schulz == "keller" ? 5 : 12;

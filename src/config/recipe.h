@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/field.h"
 #include "config/model_config.h"
+#include "config/task_config.h"
 
 namespace lh {
 
@@ -24,10 +26,11 @@ struct RunConfig {
   static void visit(Visitor& v, Self& self);
 };
 
-/// One source of the training mixture.
+/// One source of the training mixture: a path or a task.
 struct DataSource {
-  std::string path;   // a token shard, or a glob of shards
-  double weight = 1;  // share of tokens, relative to the other sources
+  std::string path;                // a token shard, or a glob of shards
+  std::optional<TaskConfig> task;  // or examples made as they are needed
+  double weight = 1;               // share of tokens, relative to the other sources
 
   bool operator==(const DataSource&) const = default;
   template <typename Visitor, typename Self>
@@ -36,11 +39,15 @@ struct DataSource {
 
 struct DataConfig {
   std::vector<DataSource> train;
-  std::vector<std::string> valid;   // shards or globs; empty: no evaluation
-  std::string tokenizer = "bytes";  // "bytes" or the path of a tokenizer.json
+  std::vector<std::string> valid;   // shards or globs
+  int64_t valid_examples = 0;       // of each task in train
+  std::string tokenizer = "bytes";  // "bytes", "integers:N" or the path of a tokenizer.json
   int64_t seq_tokens = 1024;
   bool shuffle = true;
   int64_t prefetch_batches = 4;
+
+  /// Whether there is anything to evaluate on.
+  bool has_valid() const { return !valid.empty() || valid_examples > 0; }
 
   bool operator==(const DataConfig&) const = default;
   template <typename Visitor, typename Self>
@@ -101,6 +108,7 @@ struct ScheduleConfig {
   int64_t decay_steps = 0;             // wsd only
   std::string decay_shape = "linear";  // linear | 1-sqrt | exponential, wsd only
   double final_lr_fraction = 0.1;
+  double weight_decay_power = 0;  // wsd only
 
   bool operator==(const ScheduleConfig&) const = default;
   template <typename Visitor, typename Self>
@@ -188,6 +196,10 @@ struct Recipe {
   static void visit(Visitor& v, Self& self);
 };
 
+/// N of the tokenizer name "integers:N", 2 to 2^30; nullopt for other names, "integers:" with anything
+/// else behind it among them.
+std::optional<int64_t> integers_vocab(std::string_view tokenizer);
+
 template <typename Visitor, typename Self>
 void RunConfig::visit(Visitor& v, Self& self) {
   v.field("name", self.name, Doc{"name of the run, in logs and in the default out_dir"},
@@ -202,15 +214,22 @@ void RunConfig::visit(Visitor& v, Self& self) {
 
 template <typename Visitor, typename Self>
 void DataSource::visit(Visitor& v, Self& self) {
-  v.field("path", self.path, Doc{"token shard (.h5) or glob of shards"}, not_empty());
+  v.field("path", self.path, Doc{"token shard (.h5) or glob of shards"}, Rule{});
+  v.field("task", self.task, Doc{"or a synthetic task, whose examples never end"}, Rule{});
   v.field("weight", self.weight, Doc{"share of tokens, relative to the other sources"}, positive());
 }
 
 template <typename Visitor, typename Self>
 void DataConfig::visit(Visitor& v, Self& self) {
   v.field("train", self.train, Doc{"sources of the training mixture"}, not_empty());
-  v.field("valid", self.valid, Doc{"held-out token shards or globs; empty: no evaluation"}, Rule{});
-  v.field("tokenizer", self.tokenizer, Doc{"path of a tokenizer.json, or 'bytes'"}, not_empty());
+  v.field("valid", self.valid, Doc{"held-out token shards or globs"}, Rule{});
+  v.field("valid_examples", self.valid_examples,
+          Doc{"fresh examples of each task in train to evaluate on; 0: none", "examples"},
+          between(0, 1e9));
+  v.field("tokenizer", self.tokenizer,
+          Doc{"path of a tokenizer.json; 'bytes'; or 'integers:N': ids 0 to N - 2 are decimal "
+              "numbers, N - 1 ends a document"},
+          not_empty());
   v.field("seq_tokens", self.seq_tokens,
           Doc{"length of a packed sequence; longer documents are cut", "tokens"}, positive());
   v.field("shuffle", self.shuffle,
@@ -290,6 +309,10 @@ void ScheduleConfig::visit(Visitor& v, Self& self) {
   v.field("final_lr_fraction", self.final_lr_fraction,
           Doc{"cosine, wsd: learning rate at the last step, as a share of the peak"},
           between(0, 1));
+  v.field("weight_decay_power", self.weight_decay_power,
+          Doc{"wsd: over the final decay, weight decay is multiplied by (1 - t)^this, t from 0 to 1; "
+              "0: it stays"},
+          between(0, 100));
 }
 
 template <typename Visitor, typename Self>
@@ -341,7 +364,8 @@ void CheckpointConfig::visit(Visitor& v, Self& self) {
 template <typename Visitor, typename Self>
 void EvalConfig::visit(Visitor& v, Self& self) {
   v.field("every_steps", self.every_steps,
-          Doc{"evaluate on data.valid this often; 0: only at the end", "steps"}, at_least(0));
+          Doc{"evaluate on data.valid and data.valid_examples this often; 0: only at the end",
+              "steps"}, at_least(0));
   v.field("tokens", self.tokens, Doc{"held-out tokens per evaluation; 0: all", "tokens"},
           at_least(0));
   v.field("sample_every_steps", self.sample_every_steps,

@@ -35,11 +35,38 @@ class Rules {
     for (const std::string& key : keys) problem.keys.push_back(prefix_ + key);
     problems.push_back(std::move(problem));
   }
+  /// A problem found by rules about a section of this one.
+  void add(RecipeProblem problem) {
+    for (std::string& key : problem.keys) key = prefix_ + key;
+    problems.push_back(std::move(problem));
+  }
   std::vector<RecipeProblem> problems;
 
  private:
   std::string prefix_;
 };
+
+void check_mixer(const std::string& at, const MixerConfig& mixer, Rules& rules) {
+  const std::string& kind = mixer.kind;
+  rules.check(kind != "sliding_window" || mixer.window > 0, {at + ".window", at},
+              "a sliding_window mixer needs a window of at least 1 token");
+  rules.check(kind != "softmax" || (mixer.window == 0 && mixer.sinks == 0), {at + ".window", at},
+              fmt::format("window and sinks belong to sliding_window, not to {}", kind));
+  rules.check(mixer.sinks == 0 || mixer.window > 0 || kind == "softmax" || kind == "sliding_window",
+              {at + ".sinks", at}, "sinks need a window: without one every token is visible");
+  // Keys of one kind must keep their defaults in the others.
+  const MixerConfig unset;
+  for (const auto& [key, owner, changed] : {
+           std::tuple{"probe_rope", "parallax", mixer.probe_rope != unset.probe_rope},
+           {"probe_gate", "parallax", mixer.probe_gate != unset.probe_gate},
+           {"zero_probe", "parallax", mixer.zero_probe != unset.zero_probe},
+           {"uniform_weights", "parallax", mixer.uniform_weights != unset.uniform_weights},
+           {"ridge", "lla", mixer.ridge != unset.ridge},
+           {"frozen_ridge", "lla", mixer.frozen_ridge != unset.frozen_ridge},
+       })
+    rules.check(!changed || kind == owner, {at + "." + key, at},
+                fmt::format("belongs to kind {}, not to {}", owner, kind));
+}
 
 void check_model(const ModelConfig& m, Rules& rules) {
   if (m.num_heads <= 0) return;  // reported; nothing below has a meaning
@@ -62,12 +89,7 @@ void check_model(const ModelConfig& m, Rules& rules) {
     rules.check(m.mixers.contains(name), {"schedule"},
                 fmt::format("'{}' is not one of model.mixers{}", name, did_you_mean(name, names)));
   for (const auto& [name, mixer] : m.mixers) {
-    const std::string key = "mixers." + name + ".window", parent = "mixers." + name;
-    const bool windowed = mixer.kind == "sliding_window";
-    rules.check(!windowed || mixer.window > 0, {key, parent},
-                "a sliding_window mixer needs a window of at least 1 token");
-    rules.check(windowed || (mixer.window == 0 && mixer.sinks == 0), {key, parent},
-                fmt::format("window and sinks belong to sliding_window, not to {}", mixer.kind));
+    check_mixer("mixers." + name, mixer, rules);
   }
   const RopeScaling& rope = m.rope_scaling;
   if (rope.type == "longrope") {
@@ -83,7 +105,84 @@ void check_model(const ModelConfig& m, Rules& rules) {
                           rope.high_freq_factor));
 }
 
+/// Rules between the settings of a task, each of which keeps its own.
+void check_task(const TaskConfig& given, Rules& rules) {
+  for (const std::string& name : given.foreign_settings())
+    rules.check(false, {name, "kind"},
+                fmt::format("does not belong to the task {}; remove it", given.kind));
+  const TaskConfig t = given.resolved();
+  if (t.kind == "mqar") {
+    rules.check(*t.pairs <= *t.vocab / 2, {"pairs", "vocab", "kind"},
+                fmt::format("expected at most the {} keys that half of vocab {} makes, got {}",
+                            *t.vocab / 2, *t.vocab, *t.pairs));
+    rules.check(*t.length % 2 == 0 && *t.length / 4 >= *t.pairs, {"length", "pairs", "kind"},
+                fmt::format("expected an even number of at least 4 tokens for each of {} pairs, got "
+                            "{}",
+                            *t.pairs, *t.length));
+  } else if (t.kind == "needle") {
+    rules.check(*t.pairs <= *t.vocab, {"pairs", "vocab", "kind"},
+                fmt::format("expected at most as many needles as vocab {} has keys, got {}",
+                            *t.vocab, *t.pairs));
+    const int64_t needed = (*t.pairs + 1) * (2 + *t.value_tokens) + 1;
+    rules.check(*t.length >= needed, {"length", "pairs", "value_tokens", "kind"},
+                fmt::format("expected at least {} tokens for {} needles, the question, its answer "
+                            "and some hay, got {}",
+                            needed, *t.pairs, *t.length));
+  } else if (t.kind == "selective_copy") {
+    const int64_t needed = 2 * *t.items + 1;
+    rules.check(*t.length >= needed, {"length", "items", "kind"},
+                fmt::format("expected at least {} tokens for {} items, the mark and their copies, "
+                            "got {}",
+                            needed, *t.items, *t.length));
+  }
+}
+
+void check_data(const DataConfig& data, Rules& rules) {
+  bool any_task = false;
+  const bool integers = data.tokenizer.starts_with("integers:");
+  // That of a tokenizer.json is known once it is opened.
+  std::optional<int64_t> vocab = integers_vocab(data.tokenizer);
+  if (data.tokenizer == "bytes") vocab = 257;
+  rules.check(!integers || vocab, {"tokenizer", "train"},
+              fmt::format("expected integers:N with N from 2 to {}, got '{}'", int64_t{1} << 30,
+                          data.tokenizer));
+  for (size_t i = 0; i < data.train.size(); ++i) {
+    const DataSource& source = data.train[i];
+    const std::string key = fmt::format("train.{}", i);
+    rules.check(source.path.empty() == source.task.has_value(), {key, "train"},
+                source.task ? "has a path and a task; expected one of them"
+                            : "expected a path of token shards or a task, got neither");
+    if (!source.task) continue;
+    any_task = true;
+    Rules fields(""), task_rules(key + ".task.");
+    fields.check_fields(*source.task);
+    if (!fields.problems.empty()) continue;  // reported; nothing below has a meaning
+    check_task(*source.task, task_rules);
+    const bool good = task_rules.problems.empty();
+    for (RecipeProblem& problem : task_rules.problems) rules.add(std::move(problem));
+    if (!good) continue;
+    const TaskShape shape = source.task->shape();
+    rules.check(shape.tokens <= data.seq_tokens, {"seq_tokens", key + ".task", "train"},
+                fmt::format("expected at least the {} tokens of an example of {}, got {}; raise it "
+                            "or make the task smaller",
+                            shape.tokens, source.task->kind, data.seq_tokens));
+    rules.check(!vocab || shape.symbols < *vocab, {"tokenizer", key + ".task", "train"},
+                fmt::format("expected integers:{} or more for the {} symbols of {} and the end of a "
+                            "document, got {}",
+                            shape.symbols + 1, shape.symbols, source.task->kind, data.tokenizer));
+  }
+  rules.check(data.valid_examples == 0 || any_task, {"valid_examples", "train"},
+              "expected 0, as data.train has no task");
+}
+
 }  // namespace
+
+std::vector<RecipeProblem> validate_task_config(const TaskConfig& task) {
+  Rules rules("");
+  rules.check_fields(task);
+  if (rules.problems.empty()) check_task(task, rules);
+  return rules.problems;
+}
 
 std::vector<RecipeProblem> validate_model_config(const ModelConfig& model) {
   Rules rules("");
@@ -93,10 +192,12 @@ std::vector<RecipeProblem> validate_model_config(const ModelConfig& model) {
 }
 
 std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
-  Rules model_rules("model."), rules("");
+  Rules model_rules("model."), data_rules("data."), rules("");
   rules.check_fields(r);
   check_model(r.model, model_rules);
-  for (RecipeProblem& problem : model_rules.problems) rules.problems.push_back(std::move(problem));
+  check_data(r.data, data_rules);
+  for (RecipeProblem& problem : model_rules.problems) rules.add(std::move(problem));
+  for (RecipeProblem& problem : data_rules.problems) rules.add(std::move(problem));
   rules.check(r.data.seq_tokens <= r.model.max_position, {"data.seq_tokens", "model.max_position"},
               fmt::format("expected at most model.max_position {}, got {}", r.model.max_position,
                           r.data.seq_tokens));
@@ -123,6 +224,9 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
               "wsd needs decay_steps of at least 1");
   rules.check(s.kind == "wsd" || s.decay_steps == 0, {"schedule.decay_steps", "schedule.kind"},
               fmt::format("belongs to kind wsd, not to {}", s.kind));
+  rules.check(s.kind == "wsd" || s.weight_decay_power == 0,
+              {"schedule.weight_decay_power", "schedule.kind"},
+              fmt::format("belongs to kind wsd, not to {}", s.kind));
   const int64_t context = r.parallel.context;
   for (const auto& [name, mixer] : r.model.mixers)
     rules.check(mixer.context != "heads" ||
@@ -132,8 +236,8 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
                 fmt::format("heads needs num_heads {} and num_kv_heads {} to be multiples of "
                             "parallel.context {}",
                             r.model.num_heads, r.model.resolved_num_kv_heads(), context));
-  rules.check(r.eval.every_steps == 0 || !r.data.valid.empty(), {"eval.every_steps", "data.valid"},
-              "evaluation needs data.valid");
+  rules.check(r.eval.every_steps == 0 || r.data.has_valid(), {"eval.every_steps", "data.valid"},
+              "evaluation needs data.valid, or data.valid_examples of a task");
   rules.check(r.eval.sample_tokens < r.model.max_position,
               {"eval.sample_tokens", "model.max_position"},
               fmt::format("expected less than model.max_position {}, got {}", r.model.max_position,

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "data/task_sequences.h"
 
 namespace lh {
 
@@ -31,29 +32,91 @@ std::vector<double> weights_of(const std::vector<TrainingBatches::Source>& sourc
 
 }  // namespace
 
-struct TrainingBatches::Stream {
-  Stream(std::vector<std::shared_ptr<const TokenShard>> shards, const Sampler::Options& options)
-      : pieces(std::move(shards), options.seq_tokens), sampler(pieces, options) {}
+/// The sequences of one source, each of seq_tokens tokens and of as many targets as any other.
+class TrainingBatches::Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void append(int64_t sequence, Batch& batch) const = 0;
+  virtual int64_t targets_per_sequence() const = 0;
+  virtual std::string content() const = 0;
+  virtual int64_t tokens() const = 0;  // 0: endless
+};
 
-  PieceTable pieces;
-  Sampler sampler;
+class TrainingBatches::ShardStream final : public Stream {
+ public:
+  ShardStream(std::vector<std::shared_ptr<const TokenShard>> shards, const Sampler::Options& options)
+      : pieces_(std::move(shards), options.seq_tokens),
+        sampler_(pieces_, options),
+        seq_tokens_(options.seq_tokens) {}
+
+  void append(int64_t sequence, Batch& batch) const override {
+    for (const Slice& slice : sampler_.sequence(sequence)) append_segment(pieces_, slice, batch);
+    batch.target_bytes += static_cast<double>(seq_tokens_) *
+                          static_cast<double>(pieces_.text_bytes()) /
+                          static_cast<double>(pieces_.tokens());
+  }
+  int64_t targets_per_sequence() const override { return seq_tokens_; }
+  std::string content() const override {
+    std::string digests;
+    for (const auto& shard : pieces_.shards())
+      digests += fmt::format(" {}", shard->info().content_digest);
+    return digests;
+  }
+  int64_t tokens() const override { return pieces_.tokens(); }
+
+ private:
+  PieceTable pieces_;
+  Sampler sampler_;
+  int64_t seq_tokens_;
+};
+
+class TrainingBatches::TaskStream final : public Stream {
+ public:
+  TaskStream(Task task, const TaskSequences::Options& options)
+      : sequences_(std::move(task), options) {}
+
+  void append(int64_t sequence, Batch& batch) const override {
+    const int64_t count = sequences_.examples_per_sequence();
+    sequences_.append_examples(sequence * count, count, batch);
+    sequences_.append_filling(batch);
+  }
+  int64_t targets_per_sequence() const override {
+    return sequences_.examples_per_sequence() * sequences_.task().shape().answers;
+  }
+  std::string content() const override { return fmt::format(" {}", sequences_.task().identity()); }
+  int64_t tokens() const override { return 0; }
+
+ private:
+  TaskSequences sequences_;
 };
 
 TrainingBatches::TrainingBatches(std::vector<Source> sources, const Options& options)
     : options_(options), mixture_(weights_of(sources)) {
   if (options.sequences_per_step < 1)
     fail<ConfigError>("a step needs at least one sequence, got {}", options.sequences_per_step);
+  std::shared_ptr<const TokenShard> first;
   for (size_t i = 0; i < sources.size(); ++i) {
-    content_ += fmt::format("{}weight {}:", i > 0 ? "; " : "", sources[i].weight);
-    for (const auto& shard : sources[i].shards) content_ += " " + shard->info().content_digest;
-    streams_.push_back(std::make_unique<Stream>(
-        std::move(sources[i].shards), Sampler::Options{options.seq_tokens, options.seed,
-                                                       static_cast<int64_t>(i), options.shuffle}));
-    const TokenShard& first = *streams_[0]->pieces.shards()[0];
-    const TokenShard& shard = *streams_[i]->pieces.shards()[0];
-    if (shard.info().tokenizer_digest != first.info().tokenizer_digest)
-      fail<ConfigError>("{} and {} were made with different tokenizers", first.path().string(),
-                        shard.path().string());
+    Source& source = sources[i];
+    if (source.task && !source.shards.empty())
+      fail<ConfigError>("source {} of the training data is both shards and a task", i);
+    if (source.task) {
+      streams_.push_back(std::make_unique<TaskStream>(
+          std::move(*source.task),
+          TaskSequences::Options{options.seq_tokens, options.seed,
+                                 TaskSequences::training_stream(static_cast<int64_t>(i)),
+                                 options.end_of_text}));
+    } else {
+      streams_.push_back(std::make_unique<ShardStream>(
+          source.shards, Sampler::Options{options.seq_tokens, options.seed,
+                                          static_cast<int64_t>(i), options.shuffle}));
+      if (first == nullptr) first = source.shards[0];
+      const TokenShard& shard = *source.shards[0];
+      if (shard.info().tokenizer_digest != first->info().tokenizer_digest)
+        fail<ConfigError>("{} and {} were made with different tokenizers", first->path().string(),
+                          shard.path().string());
+    }
+    content_ += fmt::format("{}weight {}:{}", i > 0 ? "; " : "", source.weight,
+                            streams_.back()->content());
   }
 }
 
@@ -68,27 +131,29 @@ Batch TrainingBatches::make_batch(int64_t step, int64_t first_sequence, int64_t 
   batch.step = step;
   for (int64_t i = 0; i < sequences; ++i) {
     const Mixture::Draw draw = mixture_(step * options_.sequences_per_step + first_sequence + i);
-    const Stream& stream = *streams_[draw.source];
-    for (const Slice& slice : stream.sampler.sequence(draw.index))
-      append_segment(stream.pieces, slice, batch);
-    batch.target_bytes += static_cast<double>(options_.seq_tokens) *
-                          static_cast<double>(stream.pieces.text_bytes()) /
-                          static_cast<double>(stream.pieces.tokens());
+    streams_[static_cast<size_t>(draw.source)]->append(draw.index, batch);
   }
   return batch;
 }
 
-int64_t TrainingBatches::valid_targets_per_step() const {
-  return options_.sequences_per_step * options_.seq_tokens;
+int64_t TrainingBatches::valid_targets(int64_t step) const {
+  const int64_t begin = step * options_.sequences_per_step;
+  const int64_t end = begin + options_.sequences_per_step;
+  int64_t targets = 0;
+  for (int64_t source = 0; source < mixture_.sources(); ++source)
+    targets += (mixture_.count(source, end) - mixture_.count(source, begin)) *
+               streams_[static_cast<size_t>(source)]->targets_per_sequence();
+  return targets;
 }
 
 double TrainingBatches::epochs(int64_t source, int64_t step) const {
+  if (tokens(source) == 0) return 0;
   const int64_t sequences = mixture_.count(source, step * options_.sequences_per_step);
   return static_cast<double>(sequences * options_.seq_tokens) / static_cast<double>(tokens(source));
 }
 
 int64_t TrainingBatches::tokens(int64_t source) const {
-  return streams_[source]->pieces.tokens();
+  return streams_[static_cast<size_t>(source)]->tokens();
 }
 
 EvaluationBatches::EvaluationBatches(std::vector<std::shared_ptr<const TokenShard>> shards,

@@ -1,64 +1,63 @@
-// Packed batches for training and evaluation: documents side by side without padding, with their
-// boundaries. Attention, positions and targets never cross a boundary.
+// Packed batches for training and evaluation: documents of shards side by side without padding, and
+// whole examples of tasks, with their boundaries. Attention, positions and targets never cross a
+// boundary.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "data/batch.h"
 #include "data/mixture.h"
 #include "data/sampler.h"
+#include "data/task.h"
 
 namespace lh {
-
-/// One micro-batch of N tokens in S segments, each a run of one document.
-struct Batch {
-  int64_t step = 0;
-  std::vector<int32_t> tokens;           // [N] inputs
-  std::vector<int32_t> targets;          // [N] next token of the same document; -1: none
-  std::vector<int32_t> positions;        // [N] from 0 in each segment
-  std::vector<int64_t> segment_offsets;  // [S + 1] from 0 to N
-  int64_t valid_targets = 0;             // targets that are not -1
-  double target_bytes = 0;  // text bytes of the targets: exact over whole documents in evaluation,
-                            // in training an estimate from the source's mean bytes per token
-};
 
 /// The training stream. A step consists of sequences_per_step sequences, numbered from 0; any
 /// range of them is a micro-batch. Const methods are safe to call from several threads at once.
 class TrainingBatches {
  public:
   struct Source {
-    std::vector<std::shared_ptr<const TokenShard>> shards;
+    std::vector<std::shared_ptr<const TokenShard>> shards;  // or, if there are none:
     double weight = 1;  // share of the tokens, relative to the other sources
+    std::optional<Task> task = {};
   };
   struct Options {
     int64_t seq_tokens = 0;
     int64_t sequences_per_step = 0;
     uint64_t seed = 0;
     bool shuffle = true;
+    TokenId end_of_text = -1;  // of the tokenizer, for tasks: -1 is none
   };
 
+  /// ConfigError when a source has neither shards nor a task, when shards were made with different
+  /// tokenizers, or when an example does not fit a sequence.
   TrainingBatches(std::vector<Source> sources, const Options& options);
   ~TrainingBatches();
 
   /// A pure function of its arguments and the options, whoever calls it and in what order.
   Batch make_batch(int64_t step, int64_t first_sequence, int64_t sequences) const;
 
-  /// Valid targets of every whole step, the denominator of its loss: known before any batch.
-  int64_t valid_targets_per_step() const;
+  /// Valid targets of a whole step, the denominator of its loss: known before any batch. Steps differ
+  /// where a mixture gives them different numbers of sequences of tasks.
+  int64_t valid_targets(int64_t step) const;
 
-  /// Weights and content digests of all shards in order: equal for streams of equal sequences
-  /// (under equal options), whatever the shards are called.
+  /// Weights, content digests of all shards and settings of all tasks in order: equal for streams of
+  /// equal sequences (under equal options), whatever the shards are called.
   const std::string& content() const { return content_; }
 
-  /// Passes over a source that the steps before `step` have made.
+  /// Passes over a source that the steps before `step` have made; 0 for a task, which never repeats.
   double epochs(int64_t source, int64_t step) const;
-  int64_t tokens(int64_t source) const;
+  int64_t tokens(int64_t source) const;  // 0: a task, without end
   const Mixture& mixture() const { return mixture_; }
 
  private:
-  struct Stream;
+  class Stream;
+  class ShardStream;
+  class TaskStream;
 
   Options options_;
   Mixture mixture_;

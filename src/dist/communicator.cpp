@@ -27,6 +27,12 @@ struct Communicator::Header {
 
 namespace {
 
+/// Where element `at` of a contiguous tensor lies; nowhere on the meta device.
+char* place_of(const Tensor& t, int64_t at) {
+  if (t.device().is_meta()) return nullptr;
+  return t.raw() + at * static_cast<int64_t>(dtype_size(t.dtype()));
+}
+
 int64_t sum(std::span<const int64_t> counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
@@ -146,6 +152,10 @@ void Communicator::check_all_are_here(const Header& mine) {
                   board_->name_of(members_[static_cast<size_t>(rank_)]), mine.str());
 }
 
+Transport* Communicator::transport_of(const Tensor& t) const {
+  return t.device().is_cpu() ? control_.get() : data_.get();
+}
+
 bool Communicator::stages(const Tensor& t) const {
   return size() > 1 && !t.device().is_cpu() && !data_->on_device();
 }
@@ -165,14 +175,14 @@ Tensor Communicator::exchange_blocks(const Tensor& in, std::span<const int64_t> 
       own_from = from, own_to = to;
     } else {
       if (send > 0)
-        sends.push_back({r, source.raw() + from * width, static_cast<size_t>(send * width)});
+        sends.push_back({r, place_of(source, from), static_cast<size_t>(send * width)});
       if (take > 0)
-        receives.push_back({r, target.raw() + to * width, static_cast<size_t>(take * width)});
+        receives.push_back({r, place_of(target, to), static_cast<size_t>(take * width)});
       sent += send * width;
     }
     from += send, to += take;
   }
-  if (size() > 1) data_->exchange(sends, receives);
+  if (size() > 1) transport_of(in)->exchange(sends, receives);
   const int64_t own = in_counts[static_cast<size_t>(rank_)];
   if (own > 0) {
     Tensor place = part(target, own_to, own);
@@ -198,14 +208,14 @@ void Communicator::gather_blocks(const Tensor& t, std::span<const int64_t> count
         LH_DISPATCH(place.device(), "dist", copy(part(source, 0, count), place));
       }
     } else {
-      if (t.numel() > 0) sends.push_back({r, source.raw(), source.bytes()});
+      if (t.numel() > 0) sends.push_back({r, place_of(source, 0), source.bytes()});
       if (count > 0)
-        receives.push_back({r, target.raw() + at * width, static_cast<size_t>(count * width)});
+        receives.push_back({r, place_of(target, at), static_cast<size_t>(count * width)});
       sent += static_cast<int64_t>(source.bytes());
     }
     at += count;
   }
-  if (size() > 1) data_->exchange(sends, receives);
+  if (size() > 1) transport_of(t)->exchange(sends, receives);
   if (staged) out.copy_bytes_from(target);
 }
 

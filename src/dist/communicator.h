@@ -98,6 +98,8 @@ class Communicator {
   void collective(const char* kind, const Tensor& like, int64_t elements, const std::string& label,
                   F&& function);
   void check_all_are_here(const Header& mine);
+  /// Host tensors take the way of the checks, device tensors that of the data.
+  Transport* transport_of(const Tensor& t) const;
   /// Whether a transport of host memory serves this device tensor, through copies.
   bool stages(const Tensor& t) const;
   Tensor exchange_blocks(const Tensor& in, std::span<const int64_t> in_counts,

@@ -1,5 +1,7 @@
 #include "dist/peers.h"
 
+#include "dist/imagined.h"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -27,6 +29,7 @@ Peers::Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<St
          const JobBoard::Options& board)
     : place_(place), gloo_(gloo), store_(std::move(store)) {
   if (place.size == 1) return;
+  if (place.imagined) store_ = make_memory_store();
   if (store_ == nullptr) {
     if (place.rank == 0) server_ = std::make_unique<TcpStoreServer>(Endpoint{"", place.master.port});
     store_ = connect_tcp_store(place.master, gloo.timeout);
@@ -46,9 +49,16 @@ std::unique_ptr<Communicator> Peers::group(const std::string& name, const std::v
   if (found == members.end()) return nullptr;
   const int rank = static_cast<int>(found - members.begin()), size = static_cast<int>(members.size());
   if (size == 1) return make_self_communicator();
-  const auto transport = connect_gloo(
-      make_prefix_store(store_, fmt::format("group/{}/{}/", name, members[0])), rank, size, gloo_);
-  return std::make_unique<Communicator>(name, rank, members, transport, transport, board_);
+  if (place_.imagined) {
+    const auto transport = make_imagined_transport();
+    return std::make_unique<Communicator>(name, rank, members, transport, transport, board_);
+  }
+  const auto own = make_prefix_store(store_, fmt::format("group/{}/{}/", name, members[0]));
+  const auto control = connect_gloo(own, rank, size, gloo_);
+  const bool nccl = place_.device.kind == DeviceKind::kCuda && nccl_unavailable().empty();
+  const auto data =
+      nccl ? connect_nccl(own, rank, size, place_.device, gloo_.timeout) : control;
+  return std::make_unique<Communicator>(name, rank, members, control, data, board_);
 }
 
 std::unique_ptr<Communicator> Peers::world(const std::string& name) {

@@ -8,6 +8,7 @@
 #include "dist/communicator.h"
 #include "dist/gloo_transport.h"
 #include "dist/job_board.h"
+#include "dist/nccl_transport.h"
 #include "dist/tcp_store.h"
 
 namespace lh {
@@ -16,6 +17,8 @@ namespace lh {
 struct PeerPlace {
   int rank = 0, size = 1;
   Endpoint master;            // where rank 0 serves the store; unused when size is 1
+  Device device = {};  // of the tensors: a CUDA device makes NCCL carry them, where the build has it
+  bool imagined = false;  // the others only count what reaches them (dist/imagined.h)
   std::string attempt = "0";  // differs between restarts, so that no process meets one of an earlier try
 };
 

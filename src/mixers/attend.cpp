@@ -1,6 +1,6 @@
 #include "mixers/attend.h"
 
-#include "parallel/head_exchange.h"
+#include "mixers/mix_heads.h"
 #include "parallel/row_exchange.h"
 
 namespace lh {
@@ -37,13 +37,11 @@ Variable attend(const Variable& q, const Variable& k, const Variable& v,
   if (scheme == ContextScheme::kAuto)
     scheme = heads_move_less(q, k, v, *context, mask) ? ContextScheme::kHeads
                                                       : ContextScheme::kGather;
-  if (scheme == ContextScheme::kHeads) {
-    const Variable out = attention(rows_to_heads(q, *context, label + " q"),
-                                   rows_to_heads(k, *context, label + " k"),
-                                   rows_to_heads(v, *context, label + " v"),
-                                   context->whole(mask, scale));
-    return heads_to_rows(out, *context, label + " out");
-  }
+  if (scheme == ContextScheme::kHeads)
+    return mix_heads({q, k, v}, layout, mask, scale, label,
+                     [](const std::vector<Variable>& heads, auto plan) {
+                       return attention(heads[0], heads[1], heads[2], std::move(plan));
+                     });
   const GatheredAttention& gathered = context->gathered(mask, scale);
   return attention(q, exchange_rows(k, gathered.exchange, context->group(), label + " k"),
                    exchange_rows(v, gathered.exchange, context->group(), label + " v"),

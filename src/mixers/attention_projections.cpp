@@ -9,12 +9,14 @@
 
 namespace lh {
 
-AttentionProjections::AttentionProjections(const MixerContext& context)
+AttentionProjections::AttentionProjections(const MixerContext& context, bool queries)
     : heads_(context.model.num_heads),
       kv_heads_(context.model.resolved_num_kv_heads()),
       head_dim_(context.model.resolved_head_dim()),
-      q_(context.store, context.prefix + ".q_proj", context.model.hidden_size, heads_ * head_dim_,
-         context.model.qkv_bias, context.model.init_std),
+      q_(queries ? std::optional<Linear>(std::in_place, context.store, context.prefix + ".q_proj",
+                                         context.model.hidden_size, heads_ * head_dim_,
+                                         context.model.qkv_bias, context.model.init_std)
+                 : std::nullopt),
       k_(context.store, context.prefix + ".k_proj", context.model.hidden_size,
          kv_heads_ * head_dim_, context.model.qkv_bias, context.model.init_std),
       v_(context.store, context.prefix + ".v_proj", context.model.hidden_size,
@@ -25,8 +27,9 @@ AttentionProjections::AttentionProjections(const MixerContext& context)
          context.model.output_bias,
          context.model.init_std / std::sqrt(2.0 * static_cast<double>(context.model.num_layers))) {
   if (context.model.qk_norm) {
-    q_norm_.emplace(context.store, context.prefix + ".q_norm", head_dim_,
-                    context.model.rms_norm_eps);
+    if (queries)
+      q_norm_.emplace(context.store, context.prefix + ".q_norm", head_dim_,
+                      context.model.rms_norm_eps);
     k_norm_.emplace(context.store, context.prefix + ".k_norm", head_dim_,
                     context.model.rms_norm_eps);
   }
@@ -38,15 +41,16 @@ AttentionProjections::AttentionProjections(const MixerContext& context)
 
 AttentionProjections::Heads AttentionProjections::project(const Variable& x,
                                                           const SequenceLayout& layout) const {
-  Heads heads{reshape(q_(x), {-1, heads_, head_dim_}), reshape(k_(x), {-1, kv_heads_, head_dim_}),
+  const int64_t rows = x.size(0);
+  Heads heads{q_ ? reshape((*q_)(x), {-1, heads_, head_dim_})
+                 : Variable(Tensor::zeros({rows, heads_, head_dim_}, x.dtype(), x.device())),
+              reshape(k_(x), {-1, kv_heads_, head_dim_}),
               reshape(v_(x), {-1, kv_heads_, head_dim_})};
-  if (q_norm_) {
-    heads.q = (*q_norm_)(heads.q);
-    heads.k = (*k_norm_)(heads.k);
-  }
+  if (q_norm_) heads.q = (*q_norm_)(heads.q);
+  if (k_norm_) heads.k = (*k_norm_)(heads.k);
   if (rope_ != nullptr) {
     const Tensor& table = rope_->table(layout.longest());
-    heads.q = rope(heads.q, table, layout.positions());
+    if (q_) heads.q = rope(heads.q, table, layout.positions());
     heads.k = rope(heads.k, table, layout.positions());
   }
   return heads;

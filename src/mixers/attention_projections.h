@@ -11,7 +11,8 @@ namespace lh {
 
 class AttentionProjections {
  public:
-  explicit AttentionProjections(const MixerContext& context);
+  /// `queries` false: q is zeros, without parameters (all keys weigh the same).
+  explicit AttentionProjections(const MixerContext& context, bool queries = true);
 
   struct Heads {
     Variable q;  // [N, H, d], normed and rotated
@@ -33,7 +34,8 @@ class AttentionProjections {
 
  private:
   int64_t heads_, kv_heads_, head_dim_;
-  Linear q_, k_, v_, o_;
+  std::optional<Linear> q_;
+  Linear k_, v_, o_;
   std::optional<RmsNorm> q_norm_, k_norm_;
   std::optional<Linear> gate_;
   std::shared_ptr<const RopeTable> rope_;  // nullptr: no position encoding

@@ -104,6 +104,8 @@ bool SequenceLayout::reassign(std::span<const int64_t> offsets) {
 
 std::shared_ptr<const AttentionPlan> SequenceLayout::plan(const AttentionMask& mask,
                                                           double scale) const {
+  if (context() != nullptr)
+    fail<ConfigError>("parallel.context: this mixer cannot share a sequence between processes yet");
   for (const auto& plan : contents_->plans)
     if (plan->mask.window == mask.window && plan->mask.sinks == mask.sinks && plan->scale == scale)
       return plan;

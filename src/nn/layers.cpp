@@ -18,8 +18,9 @@ Variable Linear::operator()(const Variable& x) const {
   return linear(x, weight_->variable, bias_ == nullptr ? Variable() : bias_->variable);
 }
 
-RmsNorm::RmsNorm(ParameterStore& store, const std::string& prefix, int64_t d, double eps)
-    : weight_(&store.create(prefix + ".weight", {d}, ParameterKind::kNorm, Init::constant(1))),
+RmsNorm::RmsNorm(ParameterStore& store, const std::string& prefix, int64_t d, double eps,
+                 double init)
+    : weight_(&store.create(prefix + ".weight", {d}, ParameterKind::kNorm, Init::constant(init))),
       eps_(eps) {}
 
 Variable RmsNorm::operator()(const Variable& x) const {

@@ -19,10 +19,11 @@ class Linear {
   Parameter* bias_ = nullptr;
 };
 
-/// RMSNorm over the last dimension, weight [d] starting at one.
+/// RMSNorm over the last dimension, weight [d] starting at `init`.
 class RmsNorm {
  public:
-  RmsNorm(ParameterStore& store, const std::string& prefix, int64_t d, double eps);
+  RmsNorm(ParameterStore& store, const std::string& prefix, int64_t d, double eps,
+          double init = 1);
   Variable operator()(const Variable& x) const;
 
  private:

@@ -38,12 +38,17 @@ Parameter& ParameterStore::create(std::string name, const Shape& shape, Paramete
   parameter->kind = kind;
   const MemoryScope scope(MemoryOwner::kWeights);
   const bool wide = compute_ == DType::kF64;
-  Tensor host = Tensor::empty(shape, wide ? DType::kF64 : DType::kF32);
-  const uint64_t stream = stream_of(name);
-  if (init.kind == Init::Kind::kConstant) LH_DISPATCH(kCpuDevice, "init", fill(host, init.value));
-  else if (wide) fill_normal<double>(host, init.value, seed_, stream);
-  else fill_normal<float>(host, init.value, seed_, stream);
-  parameter->master = host.to(device_);
+  const DType dtype = wide ? DType::kF64 : DType::kF32;
+  if (device_.is_meta()) {
+    parameter->master = Tensor::empty(shape, dtype, device_);
+  } else {
+    Tensor host = Tensor::empty(shape, dtype);
+    const uint64_t stream = stream_of(name);
+    if (init.kind == Init::Kind::kConstant) LH_DISPATCH(kCpuDevice, "init", fill(host, init.value));
+    else if (wide) fill_normal<double>(host, init.value, seed_, stream);
+    else fill_normal<float>(host, init.value, seed_, stream);
+    parameter->master = host.to(device_);
+  }
   parameter->variable = Variable::leaf(
       compute_ == DType::kBF16 ? Tensor::empty(shape, compute_, device_) : parameter->master);
   parameter->refresh_compute_copy();

@@ -50,9 +50,10 @@ Optimizer::Optimizer(const OptimConfig& config, Device device) : config_(config)
 void Optimizer::prepare(double learning_rate_factor) {
   ++steps_;
   const auto t = static_cast<double>(steps_);
-  const std::vector<double> values = {learning_rate_factor, 1 - std::pow(config_.beta1, t),
+  const std::vector<double> values = {learning_rate_factor, weight_decay_factor_,
+                                      1 - std::pow(config_.beta1, t),
                                       1 / std::sqrt(1 - std::pow(config_.beta2, t))};
-  scalars_.slice(0, kRateFactor, kStepScalars).copy_bytes_from(Tensor::from(values, {3}));
+  scalars_.slice(0, kRateFactor, kStepScalars).copy_bytes_from(Tensor::from(values, {4}));
 }
 
 void Optimizer::step(double learning_rate_factor, double grad_scale) {

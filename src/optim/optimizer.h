@@ -36,6 +36,9 @@ class Optimizer {
   /// prepare() and update() with a gradient scale known to the host.
   void step(double learning_rate_factor, double grad_scale);
 
+  /// Weight decay of the steps to come, as a share of the configured one (optim/schedule.h).
+  void set_weight_decay_factor(double factor) { weight_decay_factor_ = factor; }
+
   /// The state tensors, named "<parameter>.<moment>". Handles share storage with the optimizer, so
   /// writing into them restores a checkpoint.
   virtual std::vector<NamedTensor> state() = 0;
@@ -52,6 +55,7 @@ class Optimizer {
 
  private:
   int64_t steps_ = 0;
+  double weight_decay_factor_ = 1;
 };
 
 /// AdamW for everything, or Muon for hidden matrices with AdamW for the rest. State is allocated

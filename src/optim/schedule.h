@@ -1,4 +1,4 @@
-// Learning-rate schedules.
+// Schedules of the learning rate and of weight decay.
 #pragma once
 
 #include <cstdint>
@@ -11,5 +11,9 @@ namespace lh {
 /// Warmup: (step + 1) / warmup_steps, so that the first update is not wasted and the peak is
 /// reached at the last warmup step. Cosine and WSD reach final_lr_fraction at the last step.
 double learning_rate_factor(const ScheduleConfig& schedule, int64_t step);
+
+/// Share of the weight decay for the same update: 1, and over a WSD decay (1 - t)^weight_decay_power,
+/// t from 0 where it begins to 1 at the last step (weight-decay annealing, arXiv 2605.29157).
+double weight_decay_factor(const ScheduleConfig& schedule, int64_t step);
 
 }  // namespace lh

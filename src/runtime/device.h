@@ -12,17 +12,24 @@ inline constexpr bool kWithCuda = true;
 inline constexpr bool kWithCuda = false;
 #endif
 
-enum class DeviceKind : uint8_t { kCpu, kCuda };
+/// kMeta: tensors have shapes and owners but no memory, and operations on them compute nothing. A
+/// training step there shows what a real one would allocate and exchange.
+enum class DeviceKind : uint8_t { kCpu, kCuda, kMeta };
+inline constexpr int kDeviceKinds = 3;
 
 struct Device {
   DeviceKind kind = DeviceKind::kCpu;
   int8_t index = 0;
 
   bool is_cpu() const { return kind == DeviceKind::kCpu; }
+  bool is_meta() const { return kind == DeviceKind::kMeta; }
   bool operator==(const Device&) const = default;
-  std::string str() const { return is_cpu() ? "cpu" : "cuda:" + std::to_string(index); }
+  std::string str() const {
+    return is_cpu() ? "cpu" : is_meta() ? "meta" : "cuda:" + std::to_string(index);
+  }
 };
 
 inline constexpr Device kCpuDevice{};
+inline constexpr Device kMetaDevice{DeviceKind::kMeta, 0};
 
 }  // namespace lh

@@ -12,7 +12,7 @@ namespace {
 
 thread_local MemoryOwner t_owner = MemoryOwner::kActivations;
 std::mutex g_mutex;
-std::array<MemoryReport, 2> g_reports;  // by DeviceKind
+std::array<MemoryReport, kDeviceKinds> g_reports;  // by DeviceKind
 
 MemoryReport& report_of(DeviceKind kind) {
   return g_reports[static_cast<size_t>(kind)];

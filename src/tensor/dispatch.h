@@ -10,11 +10,13 @@
   namespace lh::cuda { __VA_ARGS__ }
 
 /// LH_DISPATCH(x.device(), "rms_norm", rms_norm_forward(x, ...)). The cuda branch is compiled only
-/// in CUDA builds, where a missing implementation is a link error.
+/// in CUDA builds, where a missing implementation is a link error. On the meta device nothing runs.
 #define LH_DISPATCH(device_, op, call)                                          \
   do {                                                                          \
     const ::lh::Device lh_device_ = (device_);                                  \
-    if (lh_device_.is_cpu()) {                                                  \
+    if (lh_device_.is_meta()) {                                                 \
+      /* shapes only */                                                         \
+    } else if (lh_device_.is_cpu()) {                                           \
       ::lh::cpu::call;                                                          \
     } else if constexpr (::lh::kWithCuda) {                                     \
       ::lh::cuda::call;                                                         \

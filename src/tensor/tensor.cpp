@@ -7,6 +7,7 @@
 
 #include "runtime/arena.h"
 #include "runtime/gpu.h"
+#include "runtime/memory_counters.h"
 
 namespace lh {
 namespace {
@@ -29,13 +30,22 @@ std::string Shape::str() const {
 
 Storage::Storage(size_t bytes, Device device, MemoryOwner owner)
     : bytes_(bytes), device_(device), owner_(owner) {
-  if (device.is_cpu()) data_ = static_cast<char*>(cpu_allocate(bytes, owner));
-  else if constexpr (kWithCuda) data_ = static_cast<char*>(gpu::allocate(device, bytes, owner));
-  else fail("this build has no CUDA backend, so there is no {}", device.str());
+  if (device.is_meta()) {
+    data_ = nullptr;
+    count_allocation(DeviceKind::kMeta, owner, static_cast<int64_t>(bytes));
+  } else if (device.is_cpu()) {
+    data_ = static_cast<char*>(cpu_allocate(bytes, owner));
+  } else if constexpr (kWithCuda) {
+    data_ = static_cast<char*>(gpu::allocate(device, bytes, owner));
+  } else {
+    fail("this build has no CUDA backend, so there is no {}", device.str());
+  }
 }
 
 Storage::~Storage() {
-  if (device_.is_cpu()) cpu_free(data_, bytes_, owner_);
+  if (device_.is_meta())
+    count_allocation(DeviceKind::kMeta, owner_, -static_cast<int64_t>(bytes_));
+  else if (device_.is_cpu()) cpu_free(data_, bytes_, owner_);
   else if constexpr (kWithCuda) gpu::release(device_, data_, bytes_, owner_);
 }
 
@@ -58,6 +68,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   Tensor result = empty(shape, dtype, device);
+  if (device.is_meta()) return result;
   if (device.is_cpu()) std::memset(result.raw(), 0, result.bytes());
   else if constexpr (kWithCuda) gpu::fill_bytes(device, result.raw(), 0, result.bytes());
   return result;
@@ -74,6 +85,7 @@ bool Tensor::is_contiguous() const {
 
 double Tensor::item() const {
   LH_CHECK(numel() == 1, "[item] expected one value, got {}", str());
+  if (device().is_meta()) return 0;
   if (!device().is_cpu()) return to(kCpuDevice).item();
   switch (dtype_) {
     case DType::kF32:
@@ -105,6 +117,7 @@ void Tensor::copy_bytes_from(const Tensor& source) {
            "[copy] expected contiguous tensors of one shape and dtype, one of them on the cpu, got "
            "{} and {}",
            source.str(), str());
+  if (device().is_meta() || source.device().is_meta()) return;
   if (device().is_cpu() && source.device().is_cpu()) {
     std::memcpy(raw(), source.raw(), bytes());
   } else if constexpr (kWithCuda) {

@@ -88,7 +88,8 @@ class Tensor {
     check_host_contiguous();
     return {data<T>(), static_cast<size_t>(numel())};
   }
-  /// The single value of a one-element tensor, converted to double; waits for the device.
+  /// The single value of a one-element tensor, converted to double; waits for the device. 0 on the
+  /// meta device.
   double item() const;
 
   /// The same values on another device; itself when it is there already. A copy to the host waits

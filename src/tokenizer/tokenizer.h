@@ -61,6 +61,11 @@ class Tokenizer {
 /// only this project reads.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
+/// For symbols of synthetic tasks: ids 0..size-2 are written as decimal numbers with a blank behind
+/// each, size-1 ends a document; size 2 to 2^30. Text is numbers with blanks between them, ConfigError
+/// for other; blanks and leading zeros are not kept. Saved as {"model": {"type": "Integers"}}.
+std::unique_ptr<Tokenizer> make_integer_tokenizer(int64_t size);
+
 /// Reads a tokenizer.json. IoError names the file, the key, what is there and what is supported.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& tokenizer_json);
 std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json, std::string_view name_for_errors);

@@ -418,6 +418,16 @@ Json parse_document(std::string_view text, std::string_view file) {
   }
 }
 
+std::unique_ptr<Tokenizer> read_integers(const Json& document, const Field& model) {
+  const int64_t size = model.at("size").id();
+  if (size < 2 || size > int64_t{1} << 30)
+    model.reject("model type 'Integers' expects a size from 2 to 2^30, got {}", size);
+  auto integers = make_integer_tokenizer(size);
+  if (document != Json::parse(integers->save_json()))
+    model.reject("model type 'Integers' takes no other settings than those it is saved with");
+  return integers;
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json,
@@ -432,6 +442,8 @@ std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view json,
       model.reject("model type 'Bytes' takes no other settings than those it is saved with");
     return bytes;
   }
+  if (const Field type = model.at("type"); !type.null() && type.text() == "Integers")
+    return read_integers(document, model);
 
   BpeTokenizer::Parts parts;
   Vocabulary vocabulary;

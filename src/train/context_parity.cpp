@@ -37,7 +37,7 @@ std::vector<StepRecord> train_rank(const Recipe& recipe, const Tokenizer& tokeni
           return data.make_batch(step, share.begin(micro), share.size(micro));
         },
         .micro_batches = share.micro_batches(),
-        .valid_targets = data.valid_targets_per_step(),
+        .valid_targets = data.valid_targets(step),
         .stop = nullptr,
         .team = &team};
     const StepResult result = train_step(context, learning_rate_factor(recipe.schedule, step));

@@ -8,6 +8,7 @@
 
 #include "base/timer.h"
 #include "train/batch_tensors.h"
+#include "train/evaluate_task.h"
 #include "train/team.h"
 
 namespace lh {
@@ -91,6 +92,36 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
                                     sums[static_cast<size_t>(b)] /
                                         static_cast<double>(counts[static_cast<size_t>(b)]),
                                     counts[static_cast<size_t>(b)]});
+  return result;
+}
+
+EvalResult evaluate(const Decoder& model, const ValidData& data, int64_t sequences,
+                    const std::function<bool()>& stop,
+                    const std::function<void(double)>& progress, const Team* team) {
+  const Timer timer;
+  const bool shared = team != nullptr && !team->alone();
+  EvalResult result;
+  if (data.text) result = evaluate(model, *data.text, sequences, stop, progress, team);
+  double loss = 0;
+  int64_t targets = 0;
+  for (const TaskBatches& batches : data.tasks) {
+    if (result.stopped) break;
+    // Small, so every process of a team makes all of it; a signal waits until then.
+    const auto task =
+        evaluate_task(model, batches, sequences, shared ? std::function<bool()>() : stop, progress);
+    if (!task) {
+      result.stopped = true;
+      break;
+    }
+    loss += task->loss * static_cast<double>(task->targets);
+    targets += task->targets;
+    result.tasks.push_back(*task);
+  }
+  if (!data.text && targets > 0) {
+    result.targets = targets;
+    result.loss = loss / static_cast<double>(targets);
+  }
+  result.seconds = timer.seconds();
   return result;
 }
 

@@ -65,14 +65,21 @@ void MetricsFile::write(int64_t step, const EvalResult& result) {
   nlohmann::ordered_json buckets = nlohmann::ordered_json::array();
   for (const auto& bucket : result.by_position)
     buckets.push_back({{"context", bucket.begin}, {"loss", bucket.loss}});
-  line(nlohmann::ordered_json{{"kind", "eval"},
-                              {"step", step},
-                              {"loss", result.loss},
-                              {"perplexity", result.perplexity()},
-                              {"bits_per_byte", result.bits_per_byte},
-                              {"targets", result.targets},
-                              {"by_position", buckets}}
-           .dump());
+  nlohmann::ordered_json record{{"kind", "eval"},
+                                {"step", step},
+                                {"loss", result.loss},
+                                {"perplexity", result.perplexity()},
+                                {"bits_per_byte", result.bits_per_byte},
+                                {"targets", result.targets},
+                                {"by_position", buckets}};
+  for (const TaskResult& task : result.tasks)
+    record["tasks"].push_back({{"task", task.kind},
+                               {"loss", task.loss},
+                               {"accuracy", task.accuracy},
+                               {"exact", task.exact},
+                               {"targets", task.targets},
+                               {"examples", task.examples}});
+  line(record.dump());
 }
 
 }  // namespace lh

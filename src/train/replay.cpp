@@ -58,7 +58,7 @@ bool replay(const fs::path& bundle, const std::function<void(const std::string&)
              return data.make_batch(progress.step, micro * micro_sequences, micro_sequences);
            },
        .micro_batches = recipe.accumulation_steps(),
-       .valid_targets = data.valid_targets_per_step(),
+       .valid_targets = data.valid_targets(progress.step),
        .stop = nullptr},
       0);
   set_op_observer(nullptr);

@@ -10,12 +10,12 @@
 
 namespace lh {
 
-Device resolve_device(const std::string& wanted) {
+Device resolve_device(const std::string& wanted, int local_rank) {
   if (wanted == "cpu") return kCpuDevice;
-  constexpr Device kFirst{DeviceKind::kCuda, 0};
   std::string reason = "this build has only the CPU backend";
   if constexpr (kWithCuda) {
-    if (gpu::device_count() > 0) return kFirst;
+    if (const int devices = gpu::device_count(); devices > 0)
+      return {DeviceKind::kCuda, static_cast<int8_t>(local_rank % devices)};
     reason = gpu::unavailable_reason();
   }
   if (wanted == "cuda") fail<ConfigError>("run.device: cuda was asked for, but {}", reason);
@@ -40,7 +40,9 @@ ModelConfig resolve_model(const Recipe& recipe, const Tokenizer& tokenizer) {
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
-  return name == "bytes" ? make_byte_tokenizer() : load_tokenizer(name);
+  if (name == "bytes") return make_byte_tokenizer();
+  if (const auto size = integers_vocab(name)) return make_integer_tokenizer(*size);
+  return load_tokenizer(name);
 }
 
 void use_threads(int64_t threads) {

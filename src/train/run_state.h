@@ -19,9 +19,9 @@ struct RunProgress {
   int64_t evaluated_step = -1;  // of the last finished evaluation: a stopped one is made up for
 };
 
-/// run.device: auto is the first CUDA device if there is one, else the CPU. ConfigError when cuda is
-/// asked for and can't be had.
-Device resolve_device(const std::string& wanted);
+/// run.device: auto is a CUDA device if there is one, else the CPU; processes of a machine take its devices
+/// in turn. ConfigError when cuda is asked for and can't be had.
+Device resolve_device(const std::string& wanted, int local_rank = 0);
 
 /// bf16 or f32: what the recipe's precision.compute means on this device.
 DType resolve_compute(const PrecisionConfig& precision, Device device);
@@ -30,7 +30,7 @@ DType resolve_compute(const PrecisionConfig& precision, Device device);
 /// gives a smaller one than the tokenizer needs.
 ModelConfig resolve_model(const Recipe& recipe, const Tokenizer& tokenizer);
 
-/// "bytes" or a tokenizer.json.
+/// "bytes", "integers:N" or a tokenizer.json.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name);
 
 /// Sets the number of OpenMP threads: 0 means all usable cores.

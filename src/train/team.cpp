@@ -147,12 +147,17 @@ void Team::set_step(int64_t step) const {
   context().set_step(step);
 }
 
-std::unique_ptr<Team> team_of_environment(const ParallelConfig& config) {
+int local_rank_of_environment() {
+  return static_cast<int>(process_context(current_environment()).local_rank);
+}
+
+std::unique_ptr<Team> team_of_environment(const ParallelConfig& config, Device device) {
   const ProcessContext context = process_context(current_environment());
   PeerPlace place;
   place.rank = static_cast<int>(context.rank);
   place.size = static_cast<int>(context.world_size);
   place.master = {context.master_addr, static_cast<uint16_t>(context.master_port)};
+  place.device = device;
   place.attempt = fmt::format("{}", context.generation);
   GlooOptions gloo;
   if (const char* host = std::getenv("LH_HOST")) gloo.host = host;

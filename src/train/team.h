@@ -68,6 +68,9 @@ class Team {
 };
 
 /// The team that the environment describes (launch/process_context.h); of one when it describes none.
-std::unique_ptr<Team> team_of_environment(const ParallelConfig& config);
+std::unique_ptr<Team> team_of_environment(const ParallelConfig& config, Device device);
+
+/// The place of this process among those of its machine, which chooses its device.
+int local_rank_of_environment();
 
 }  // namespace lh

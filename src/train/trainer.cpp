@@ -53,11 +53,11 @@ class Run {
   Run(const Recipe& recipe, bool resume, const TrainEvents& events)
       : recipe_(recipe),
         events_(events),
-        team_(team_of_environment(recipe.parallel)),
+        device_(resolve_device(recipe.run.device, local_rank_of_environment())),
+        team_(team_of_environment(recipe.parallel, device_)),
         tokenizer_(make_tokenizer(recipe.data.tokenizer)),
         train_data_(open_training_data(recipe, *tokenizer_)),
         valid_data_(open_valid_data(recipe, *tokenizer_)),
-        device_(resolve_device(recipe.run.device)),
         compute_(resolve_compute(recipe.precision, device_)),
         model_(resolve_model(recipe, *tokenizer_), compute_,
                static_cast<uint64_t>(recipe.run.seed), device_),
@@ -142,7 +142,7 @@ class Run {
     if (!going) summary.end = TrainEnd::kStopped;
     const bool done = summary.end == TrainEnd::kDone;
     // The final evaluation comes before the final save, so that "best" can be the last one.
-    if (done && valid_data_ != nullptr && progress_.evaluated_step != progress_.step &&
+    if (done && !valid_data_.empty() && progress_.evaluated_step != progress_.step &&
         !evaluate_now(summary))
       summary.end = TrainEnd::kStopped;
     if (done && recipe_.eval.sample_tokens > 0 && !stopped()) sample_now();
@@ -190,13 +190,14 @@ class Run {
                               return batch;
                             },
                         .micro_batches = micro_batches,
-                        .valid_targets = train_data_.valid_targets_per_step(),
+                        .valid_targets = train_data_.valid_targets(progress_.step),
                         .stop = [] { return stop_signal() != 0; },
                         .next = [&] { return batch_if_ready(prefetcher); },
                         .state = &step_state_,
                         .team = team_.get()};
     team_->set_step(progress_.step + 1);
     const double factor = learning_rate_factor(recipe_.schedule, progress_.step);
+    optimizer_->set_weight_decay_factor(weight_decay_factor(recipe_.schedule, progress_.step));
     StepResult result;
     try {
       result = train_step(context, factor);
@@ -233,11 +234,11 @@ class Run {
 
   /// False when a signal cut it short.
   bool evaluate_now(TrainSummary& summary) {
-    if (valid_data_ == nullptr) return true;
+    if (valid_data_.empty()) return true;
     const int64_t sequences =
         std::max<int64_t>(1, recipe_.micro_batch_tokens() / recipe_.data.seq_tokens);
     const EvalResult result = evaluate(
-        model_, *valid_data_, sequences, [] { return stop_signal() != 0; },
+        model_, valid_data_, sequences, [] { return stop_signal() != 0; },
         [&](double share) { phase("evaluating", share); }, team_.get());
     if (result.stopped) return false;
     summary.last_eval = result;
@@ -291,12 +292,12 @@ class Run {
 
   const Recipe& recipe_;
   const TrainEvents& events_;
+  Device device_;
   std::unique_ptr<Team> team_;
   SequenceShare share_;
   std::unique_ptr<Tokenizer> tokenizer_;
   TrainingBatches train_data_;
-  std::unique_ptr<EvaluationBatches> valid_data_;
-  Device device_;
+  ValidData valid_data_;
   DType compute_;
   Decoder model_;
   std::unique_ptr<Optimizer> optimizer_;

@@ -329,7 +329,7 @@ TEST_CASE("cuda sums and counts stay on the device until they are asked for") {
 
 /// The scalars of an update on a device, as backend/optim.h lists them.
 Tensor step_scalars(Device device, double grad_scale) {
-  const std::vector<double> values = {grad_scale, 0.5, 1 - std::pow(0.9, 3),
+  const std::vector<double> values = {grad_scale, 0.5, 0.7, 1 - std::pow(0.9, 3),
                                       1 / std::sqrt(1 - std::pow(0.95, 3))};
   return Tensor::from(values, {kStepScalars}).to(device);
 }

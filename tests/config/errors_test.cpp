@@ -64,11 +64,16 @@ TEST_CASE("rules between keys name all values that matter") {
            {{"model.schedule=[atn]"}, "'atn' is not one of model.mixers (did you mean 'attn'?)"},
            {{"model.mixers.attn.kind=sliding_window"}, "needs a window of at least 1"},
            {{"model.mixers.attn.window=4"}, "belong to sliding_window"},
+           {{"model.mixers.attn.kind=parallax", "model.mixers.attn.sinks=4"}, "sinks need a window"},
+           {{"model.mixers.attn.zero_probe=true"}, "belongs to kind parallax, not to softmax"},
+           {{"model.mixers.attn.kind=parallax", "model.mixers.attn.ridge=1"},
+            "belongs to kind lla, not to parallax"},
            {{"schedule.warmup_steps=11"}, "at most schedule.steps 10, got 11"},
            {{"schedule.kind=wsd"}, "wsd needs decay_steps"},
            {{"schedule.kind=wsd", "schedule.decay_steps=9", "schedule.warmup_steps=2"},
             "exceed steps 10"},
            {{"schedule.decay_steps=3"}, "belongs to kind wsd"},
+           {{"schedule.weight_decay_power=2"}, "belongs to kind wsd"},
            {{"precision.micro_batch_tokens=384"}, "divides schedule.batch_tokens 1024, got 384"},
            {{"eval.every_steps=5"}, "needs data.valid"},
            {{"model.rope_scaling={type: longrope, short_factor: [1, 1, 1, 1, 1, 1, 1, 1]}"},
@@ -79,6 +84,38 @@ TEST_CASE("rules between keys name all values that matter") {
             "multiples of parallel.context 7"},
            {{"data.train=[]"}, "--set data.train=[]: data.train: expected at least one entry"},
            {{"data.train=[{path: a.h5, weight: 0}]"}, "data.train.0.weight: expected above 0"},
+           {{"data.train=[{weight: 2}]"}, "data.train.0: expected a path of token shards or a task"},
+           {{"data.train.0.task={kind: palindrome}"}, "has a path and a task; expected one of them"},
+           {{"data.train=[{task: {}}]"}, "data.train.0.task.kind: is required: expected one of"},
+           {{"data.train=[{task: {kind: palindrom}}]"}, "(did you mean 'palindrome'?)"},
+           {{"data.train=[{task: {kind: mqar, vocab: 64, pears: 4}}]"}, "(did you mean 'pairs'?)"},
+           {{"data.train=[{task: {kind: mqar, gap: 4}}]"},
+            "data.train.0.task.gap: does not belong to the task mqar; remove it"},
+           {{"data.train=[{task: {kind: mqar, vocab: 14}}]"},
+            "task.pairs: expected at most the 7 keys that half of vocab 14 makes, got 8"},
+           {{"data.train=[{task: {kind: mqar, length: 30}}]"},
+            "task.length: expected an even number of at least 4 tokens for each of 8 pairs, got 30"},
+           {{"data.train=[{task: {kind: mqar, length: 33, pairs: 2}}]"}, "an even number"},
+           {{"data.train=[{task: {kind: mqar, length: 130, vocab: 64}}]"},
+            "seq_tokens: expected at least the 130 tokens of an example of mqar, got 128"},
+           {{"data.train=[{task: {kind: needle}}]"}, "at least the 1024 tokens"},
+           {{"data.train=[{task: {kind: needle, length: 27, pairs: 2}}]"},
+            "task.length: expected at least 28 tokens for 2 needles"},
+           {{"data.train=[{task: {kind: needle, length: 120, pairs: 3, vocab: 2, "
+             "value_tokens: 1}}]"},
+            "as many needles as vocab 2 has keys, got 3"},
+           {{"data.train=[{task: {kind: needle, length: 120, depth: 1.5}}]"},
+            "task.depth: expected at least 0 and at most 1, got 1.5"},
+           {{"data.train=[{task: {kind: selective_copy, length: 32}}]"},
+            "task.length: expected at least 33 tokens for 16 items"},
+           {{"data.train=[{task: {kind: palindrome, items: 0}}]"}, "task.items: expected at least 1"},
+           {{"data.train=[{task: {kind: palindrome}}]", "data.tokenizer=integers:102"},
+            "data.tokenizer: expected integers:103 or more for the 102 symbols of palindrome and the "
+            "end of a document, got integers:102"},
+           {{"data.train=[{task: {kind: mqar}}]"}, "expected integers:8194 or more"},
+           {{"data.tokenizer=integers:many"}, "expected integers:N with N from 2 to 1073741824"},
+           {{"data.tokenizer=integers:1"}, "expected integers:N"},
+           {{"data.valid_examples=5"}, "data.valid_examples: expected 0, as data.train has no task"},
        }) {
     const std::string message = errors(small_recipe(), c.sets);
     CHECK_MESSAGE(contains(message, c.expected), message);
@@ -94,6 +131,16 @@ TEST_CASE("values far outside are refused without overflow") {
     for (const char* value : {"-9223372036854775808", "-1", "0", "9223372036854775807"})
       errors(small_recipe(), {std::string(key) + "=" + value, "schedule.kind=wsd",
                               "schedule.decay_steps=9223372036854775807"});
+}
+
+TEST_CASE("tasks far outside are refused without overflow") {
+  for (const std::string& kind : task_kinds())
+    for (const char* key : {"length", "items", "gap", "pairs", "vocab", "value_tokens", "dimension",
+                            "bins"})
+      for (const char* value :
+           {"-9223372036854775808", "0", "999999999", "9223372036854775807"})
+        CHECK(errors(small_recipe(), {fmt::format("data.train=[{{task: {{kind: {}, {}: {}}}}}]", kind,
+                                                  key, value)}) != "");
 }
 
 TEST_CASE("text that is no YAML is an error at its place") {

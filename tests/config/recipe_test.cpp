@@ -21,6 +21,29 @@ TEST_CASE("shipped recipes are valid and their dump means the same") {
   }
 }
 
+TEST_CASE("a mixture of shards and tasks is read, printed and read again") {
+  const Recipe recipe = parse(
+      small_recipe(),
+      {"data.train=[{path: a.h5, weight: 3}, {task: {kind: needle, length: 64, depth: 0.5}}, "
+       "{task: {kind: regression, pairs: 3, dimension: 2, noise: 0.25}, weight: 0.5}]",
+       "data.valid_examples=20", "data.tokenizer=integers:300", "eval.every_steps=5"});
+  REQUIRE(recipe.data.train.size() == 3);
+  CHECK(!recipe.data.train[0].task);
+  CHECK(recipe.data.train[1].weight == 1);
+  CHECK(recipe.data.train[1].task->str() == "needle length 64 pairs 1 vocab 64 value_tokens 7 depth 0.5");
+  CHECK(recipe.data.train[2].task->shape().tokens == 9);
+  CHECK(recipe.data.train[2].task->shape().answers == 3);
+  CHECK(recipe.data.train[2].task->shape().symbols == 128);
+  const std::string dump = dump_recipe(recipe);
+  CHECK_MESSAGE(parse_recipe_text(dump, "dump.yaml") == recipe, dump);
+  CHECK(recipe_digest(recipe) !=
+        recipe_digest(parse(small_recipe(), {"data.train=[{path: a.h5, weight: 3}]"})));
+  CHECK(contains(explain_recipe("data.train.*.task.depth"), "haystack"));
+  CHECK(integers_vocab("integers:300") == 300);
+  CHECK(!integers_vocab("integers:3x"));
+  CHECK(!integers_vocab("bytes"));
+}
+
 TEST_CASE("awkward text survives the dump") {
   Recipe recipe = parse(small_recipe());
   Philox random(7);

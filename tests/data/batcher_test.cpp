@@ -165,7 +165,7 @@ TEST_CASE("an epoch uses every token exactly once as a target") {
       const Batch batch = source.make_batch(step, 0, 1);
       check_form(batch);
       REQUIRE(static_cast<int64_t>(batch.tokens.size()) == seq_tokens);
-      REQUIRE(batch.valid_targets == source.valid_targets_per_step());
+      REQUIRE(batch.valid_targets == source.valid_targets(step));
       for (const auto& pair : pairs_of(batch)) stream.push_back(pair);
     }
     std::vector<std::pair<int32_t, int32_t>> previous;

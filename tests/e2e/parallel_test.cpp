@@ -123,3 +123,54 @@ TEST_CASE("a mesh that does not fit is refused by one message and its exit code"
   CHECK(few.code != 0);
   CHECK(few.output.find("a step of 2 sequences cannot feed 3 data groups") != std::string::npos);
 }
+
+namespace {
+
+/// Bytes in the last column of the line "total ... at peak" of a memory table: the last one in the text.
+double peak_bytes(const std::string& text) {
+  const size_t line = text.rfind("\ntotal ");
+  REQUIRE(line != std::string::npos);
+  std::istringstream words(text.substr(line + 7));
+  double now = 0, peak = 0;
+  std::string now_unit, unit;
+  words >> now >> now_unit >> peak >> unit;
+  return peak * (unit == "GiB" ? 1 << 30 : unit == "MiB" ? 1 << 20 : unit == "KiB" ? 1 << 10 : 1);
+}
+
+}  // namespace
+
+TEST_CASE("the memory that a plan predicts is what a run then needs") {
+  const Workspace w;
+  for (const auto& [processes, context] : {std::pair{1, 1}, {2, 1}, {2, 2}, {4, 2}}) {
+    CAPTURE(processes);
+    CAPTURE(context);
+    // Larger than the smoke model, so that scratch memory is small beside it.
+    const std::vector<std::string> sets = {
+        "--set", fmt::format("parallel.context={}", context), "--set", "model.hidden_size=256",
+        "--set", "model.intermediate_size=512", "--set", "schedule.steps=2", "--set",
+        "schedule.warmup_steps=0", "--set",
+        "eval.sample_tokens=0", "--set", "eval.every_steps=0", "--set", "data.valid=[]"};
+    const std::string name = fmt::format("run{}_{}", processes, context);
+    const Outcome run = w.run(together(processes, with(w.train(name), sets)));
+    INFO(run.output);
+    REQUIRE(run.code == 0);
+    std::vector<std::string> plan = {"recipe", "plan", LH_SOURCE_DIR "/recipes/smoke/smoke_cpu.yaml",
+                                     "--world", std::to_string(processes), "--compute", "fp32",
+                                     "--vocabulary", "257"};
+    const Outcome predicted = w.run(with(plan, sets));
+    INFO(predicted.output);
+    REQUIRE(predicted.code == 0);
+    CHECK(peak_bytes(predicted.output) == doctest::Approx(peak_bytes(run.output)).epsilon(0.05));
+  }
+  const Outcome large = w.run({"recipe", "plan", LH_SOURCE_DIR "/recipes/pretrain/llama_124m.yaml",
+                               "--world", "64", "--set", "parallel.context=8", "--set",
+                               "schedule.batch_tokens=524288", "--set",
+                               "precision.micro_batch_tokens=1024"});
+  INFO(large.output);
+  CHECK(large.code == 0);
+  CHECK(large.output.find("64 processes: 8 data groups of 8") != std::string::npos);
+  // 64 micro-batches of one sequence each: its keys travel. Longer ones hold whole documents in each piece, and
+  // nothing would.
+  CHECK(large.output.find("64 micro-batches each") != std::string::npos);
+  CHECK(large.output.find("context, all-to-all") != std::string::npos);
+}

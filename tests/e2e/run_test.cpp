@@ -85,6 +85,70 @@ TEST_CASE("a stop signal in any phase saves and exits with 75 and the resumed ru
   CHECK(stops > kMoments / 2);
 }
 
+TEST_CASE("a mixture of text and tasks resumes bitwise and reports the accuracy of each task") {
+  const Workspace w;
+  const auto train = [&](const std::string& name, const std::vector<std::string>& more) {
+    std::vector<std::string> all = {
+        "--set", "run.device=cpu", "--set", "data.valid_examples=10", "--set",
+        "data.train=[{path: " + w.path("train.h5") +
+            ", weight: 2}, {task: {kind: palindrome, items: 20, gap: 3}}, {task: {kind: "
+            "selective_copy, length: 50, items: 5}, weight: 0.5}]",
+        "--set", "checkpoint.every_steps=7"};
+    all.insert(all.end(), more.begin(), more.end());
+    return w.run(w.train(name, all));
+  };
+  const Outcome whole = train("whole", {});
+  INFO(whole.output);
+  REQUIRE(whole.code == 0);
+  CHECK(whole.output.find("eval at step 30: palindrome: loss ") != std::string::npos);
+  CHECK(whole.output.find("of 10 examples") != std::string::npos);
+  const std::string metrics = read_file(w.root / "whole/metrics.jsonl");
+  CHECK(metrics.find("\"task\":\"selective_copy\"") != std::string::npos);
+  CHECK(metrics.find("\"accuracy\"") != std::string::npos);
+  const Outcome evaluated = w.run({"eval", w.path("whole")});
+  CHECK(evaluated.output.find("bits per byte") != std::string::npos);
+  CHECK(evaluated.output.find("selective_copy: loss ") != std::string::npos);
+
+  // Lost after step 14; then with another task, which is another run.
+  const std::vector<std::string> keep = {"--set", "checkpoint.keep_last=9"};
+  REQUIRE(train("cut", keep).code == 0);
+  for (const char* later : {"step_00000021", "step_00000028", "step_00000030"})
+    fs::remove_all(w.root / "cut/checkpoints" / later);
+  const Outcome other = train("cut", {"--resume", "--set", "data.train.1.task.gap=4"});
+  CHECK(other.code == 2);
+  CHECK(other.output.find("gap 4") != std::string::npos);
+  const Outcome resumed = train("cut", {"--resume"});
+  INFO(resumed.output);
+  CHECK(resumed.output.find("from step 14") != std::string::npos);
+  CHECK(w.weights("cut", 30) == w.weights("whole", 30));
+}
+
+TEST_CASE("a task is shown and a run on symbols prints numbers") {
+  const Workspace w;
+  const Outcome shown = w.run({"data", "task", "mqar", "--set", "length=32", "--samples", "2"});
+  CHECK(shown.code == 0);
+  CHECK(shown.output.find("mqar length 32 pairs 8") != std::string::npos);
+  CHECK(shown.output.find('[') != std::string::npos);
+  const Outcome unknown = w.run({"data", "task", "needel"});
+  CHECK(unknown.code == 2);
+  CHECK(unknown.output.find("did you mean 'needle'") != std::string::npos);
+
+  const Outcome trained = w.run({"train", LH_SOURCE_DIR "/recipes/tasks/palindrome.yaml", "--set",
+                                 "run.device=cpu", "--set", "run.out_dir=" + w.path("p"), "--set",
+                                 "schedule.steps=2", "--set", "schedule.warmup_steps=1", "--set",
+                                 "data.valid_examples=8", "--set", "schedule.batch_tokens=456"});
+  INFO(trained.output);
+  CHECK(trained.code == 0);
+  CHECK(trained.output.find("bits per byte") == std::string::npos);
+  const Outcome generated = w.run({"generate", w.path("p"), "--prompt", "1 2 3 ", "--tokens", "5",
+                                   "--ignore-end"});
+  CHECK(generated.code == 0);
+  CHECK(generated.output.starts_with("1 2 3 "));
+  const Outcome words = w.run({"generate", w.path("p"), "--prompt", "one two"});
+  CHECK(words.code == 2);
+  CHECK(words.output.find("expected whole numbers from 0 to 101") != std::string::npos);
+}
+
 TEST_CASE("accumulation does not change the loss beyond rounding") {
   const Workspace w;
   REQUIRE(w.run(w.train("one", {"--set", "precision.micro_batch_tokens=1024"})).code == 0);

@@ -4,7 +4,9 @@
 
 #include <doctest/doctest.h>
 
-#include "support/compare.h"
+#include "mixers/parallax.h"
+
+#include "support/gradcheck.h"
 
 namespace {
 
@@ -68,40 +70,96 @@ void rotate(double* x, size_t d, double position) {
 
 bool visible(const MixerConfig& config, int64_t query, int64_t key) {
   return key <= query &&
-         (config.kind == "softmax" || query - key < config.window || key < config.sinks);
+         (config.window == 0 || query - key < config.window || key < config.sinks);
+}
+
+/// Solves a x = b by elimination; a [n, n] positive definite.
+std::vector<double> solve(std::vector<double> a, std::vector<double> b) {
+  const size_t n = b.size();
+  for (size_t i = 0; i < n; ++i)
+    for (size_t row = 0; row < n; ++row) {
+      if (row == i) continue;
+      const double factor = a[row * n + i] / a[i * n + i];
+      for (size_t j = 0; j < n; ++j) a[row * n + j] -= factor * a[i * n + j];
+      b[row] -= factor * b[i];
+    }
+  for (size_t i = 0; i < n; ++i) b[i] /= a[i * n + i];
+  return b;
+}
+
+/// The probe that local linear attention uses: (Cov(k) + ridge)^-1 (mean k - q).
+std::vector<double> best_probe(const std::vector<double>& p,
+                               const std::vector<const double*>& keys, const double* q, size_t d,
+                               double ridge) {
+  std::vector<double> mean(d), covariance(d * d), target(d);
+  for (size_t j = 0; j < p.size(); ++j)
+    for (size_t i = 0; i < d; ++i) mean[i] += p[j] * keys[j][i];
+  for (size_t i = 0; i < d; ++i) {
+    target[i] = mean[i] - q[i];
+    covariance[i * d + i] = ridge;
+    for (size_t x = 0; x < d; ++x)
+      for (size_t j = 0; j < p.size(); ++j)
+        covariance[i * d + x] += p[j] * (keys[j][i] - mean[i]) * (keys[j][x] - mean[x]);
+  }
+  return solve(covariance, target);
 }
 
 /// One document [rows, 12] -> [rows, 12] by the definition.
 std::vector<double> definition(const Fixture& f, const MixerConfig& config,
                                const std::vector<double>& x) {
   const size_t rows = x.size() / 12, d = 6;
-  std::vector<std::vector<double>> q, k, v;
+  const bool queries = !config.uniform_weights, probes = config.kind == "parallax";
+  std::vector<std::vector<double>> q, k, v, p;
+  const auto heads_of = [&](const std::string& name, size_t row, bool rotated) {
+    auto heads = project(f.weight(name + "_proj.weight"), f.weight(name + "_proj.bias"),
+                         &x[row * 12], 12);
+    const auto gate = name == "r" && config.probe_gate
+                          ? project(f.weight("r_gate.weight"), {}, &x[row * 12], 12)
+                          : std::vector<double>{};
+    for (size_t h = 0; h < heads.size() / d && name != "v"; ++h) {
+      double* head = &heads[h * d];
+      if (f.model.qk_norm) norm(head, f.weight(name + "_norm.weight"), f.model.rms_norm_eps);
+      for (size_t i = 0; i < d && !gate.empty(); ++i) head[i] /= 1 + std::exp(-gate[h * d + i]);
+      if (rotated) rotate(head, d, static_cast<double>(row));
+    }
+    return heads;
+  };
   for (size_t r = 0; r < rows; ++r) {
-    q.push_back(project(f.weight("q_proj.weight"), f.weight("q_proj.bias"), &x[r * 12], 12));
-    k.push_back(project(f.weight("k_proj.weight"), f.weight("k_proj.bias"), &x[r * 12], 12));
-    v.push_back(project(f.weight("v_proj.weight"), f.weight("v_proj.bias"), &x[r * 12], 12));
-    for (auto* heads : {&q.back(), &k.back()})
-      for (size_t h = 0; h < heads->size() / d; ++h) {
-        if (f.model.qk_norm)
-          norm(&(*heads)[h * d], f.weight(heads == &q.back() ? "q_norm.weight" : "k_norm.weight"),
-               f.model.rms_norm_eps);
-        if (config.rope) rotate(&(*heads)[h * d], d, static_cast<double>(r));
-      }
+    q.push_back(queries ? heads_of("q", r, config.rope) : std::vector<double>(4 * d));
+    k.push_back(heads_of("k", r, config.rope));
+    v.push_back(heads_of("v", r, false));
+    p.push_back(probes ? heads_of("r", r, config.rope && config.probe_rope)
+                       : std::vector<double>(4 * d));
   }
   std::vector<double> y;
   for (size_t r = 0; r < rows; ++r) {
     std::vector<double> mixed(4 * d);
     for (size_t h = 0; h < 4; ++h) {
       double total = 0;
+      std::vector<double> weights;
+      std::vector<const double*> keys, values;
       for (size_t j = 0; j < rows; ++j) {
         if (!visible(config, static_cast<int64_t>(r), static_cast<int64_t>(j))) continue;
         double score = 0;
         for (size_t i = 0; i < d; ++i) score += q[r][h * d + i] * k[j][h / 2 * d + i];
-        const double weight = std::exp(score / std::sqrt(6.0));
-        total += weight;
-        for (size_t i = 0; i < d; ++i) mixed[h * d + i] += weight * v[j][h / 2 * d + i];
+        weights.push_back(std::exp(score / std::sqrt(6.0)));
+        total += weights.back();
+        keys.push_back(&k[j][h / 2 * d]);
+        values.push_back(&v[j][h / 2 * d]);
       }
-      for (size_t i = 0; i < d; ++i) mixed[h * d + i] /= total;
+      for (double& weight : weights) weight /= total;
+      std::vector<double> probe(&p[r][h * d], &p[r][h * d] + d);
+      if (config.kind == "lla") probe = best_probe(weights, keys, &q[r][h * d], d, config.ridge);
+      const auto score = [&](const double* key) {
+        double sum = 0;
+        for (size_t i = 0; i < d; ++i) sum += probe[i] * key[i];
+        return sum;
+      };
+      double mean = 0;
+      for (size_t j = 0; j < keys.size(); ++j) mean += weights[j] * score(keys[j]);
+      for (size_t j = 0; j < keys.size(); ++j)
+        for (size_t i = 0; i < d; ++i)
+          mixed[h * d + i] += weights[j] * (1 + mean - score(keys[j])) * values[j][i];
     }
     if (config.output_gate) {
       const auto gate = project(f.weight("o_gate.weight"), {}, &x[r * 12], 12);
@@ -122,6 +180,14 @@ const std::vector<MixerConfig> kConfigs = {
     {.kind = "sliding_window", .window = 5},
     {.kind = "sliding_window", .window = 4, .sinks = 3},
     {.kind = "sliding_window", .window = 30, .sinks = 2, .rope = false, .output_gate = true},
+    {.kind = "parallax"},
+    {.kind = "parallax", .window = 5},
+    {.kind = "parallax", .window = 4, .sinks = 3, .output_gate = true},
+    {.kind = "parallax", .probe_rope = false},
+    {.kind = "parallax", .rope = false, .probe_gate = true},
+    {.kind = "parallax", .uniform_weights = true},
+    {.kind = "lla", .ridge = 0.5},
+    {.kind = "lla", .window = 7, .sinks = 1},
 };
 
 TEST_CASE("packed documents through each mixer equal the definition on each alone") {
@@ -165,11 +231,24 @@ TEST_CASE("feeding a cache in pieces of any size equals the whole sequence") {
         for (size_t i = 0; i < got.size(); ++i)
           CHECK(std::abs(got[i] - want[static_cast<size_t>(first * 12) + i]) < 1e-12);
       }
-      if (config.kind == "sliding_window" && config.window < 10 && piece == 1) {
+      if (config.window > 0 && config.window < 10 && piece == 1) {
         const auto whole = Fixture(kConfigs[0]).mixer->make_cache(40);
         CHECK(cache->bytes() < whole->bytes());
       }
+      // Keys and values of 40 tokens, 2 heads of 6 channels in f64: a probe is not cached.
+      if (config.window == 0) CHECK(cache->bytes() == 2 * 40 * 2 * 6 * 8);
     }
+}
+
+TEST_CASE("each mixer's gradient is that of central differences") {
+  for (const MixerConfig& config : kConfigs) {
+    const Fixture f(config, true);
+    check_gradients(
+        [&](const auto& in) {
+          return f.mixer->forward(in[0], SequenceLayout::packed(std::vector<int64_t>{0, 3, 10}));
+        },
+        {random_tensor({10, 12}, DType::kF64, 4)});
+  }
 }
 
 TEST_CASE("the arithmetic reported is that of the mask's area") {
@@ -180,9 +259,80 @@ TEST_CASE("the arithmetic reported is that of the mask's area") {
     for (size_t s = 0; s + 1 < offsets.size(); ++s)
       for (int64_t q = 0; q < offsets[s + 1] - offsets[s]; ++q)
         for (int64_t k = 0; k <= q; ++k) pairs += visible(config, q, k) ? 1 : 0;
-    // Scores and weighted values: one multiply-add per pair, head and channel each.
+    // Scores and weighted values: one multiply-add per pair, head and channel each. A probe has both
+    // again; a covariance takes half of d.
+    double products = 2, per_query = 0;
+    if (config.kind == "parallax") products = config.uniform_weights ? 3 : 4;
+    if (config.kind == "lla") products = 4 + 6.0 / 2, per_query = 6.0 * 6 * 6 / 3;
     CHECK(f.mixer->flops(SequenceLayout::packed(offsets)).useful ==
-          doctest::Approx(2 * 2 * pairs * 4 * 6));
+          doctest::Approx(2 * products * pairs * 4 * 6 + per_query * 31 * 4));
+  }
+}
+
+/// A mixer whose parameters keep their initial values.
+std::vector<double> fresh_output(const MixerConfig& config, bool qk_norm, ParameterStore& store) {
+  ModelConfig model;
+  model.hidden_size = 12;
+  model.num_layers = 1;
+  model.num_heads = 4;
+  model.num_kv_heads = 2;
+  model.head_dim = 6;
+  model.init_std = 0.4;
+  model.qk_norm = qk_norm;
+  const auto mixer = make_mixer(
+      {model, config, "m", store, std::make_shared<const RopeTable>(model, DType::kF64)});
+  const Variable y = mixer->forward(Variable(random_tensor({40, 12}, DType::kF64, 4)),
+                                    SequenceLayout::packed(std::vector<int64_t>{0, 40}));
+  backward(y, random_tensor({40, 12}, DType::kF64, 5));
+  return to_doubles(y.value());
+}
+
+TEST_CASE("parallax with a probe of zeros begins as softmax attention and learns its probe") {
+  for (const bool qk_norm : {false, true}) {
+    ParameterStore plain(DType::kF64, 3), with_probe(DType::kF64, 3);
+    const auto want = fresh_output({.kind = "softmax"}, qk_norm, plain);
+    CHECK(fresh_output({.kind = "parallax", .zero_probe = true}, qk_norm, with_probe) == want);
+    const Parameter* first = with_probe.find(qk_norm ? "m.r_norm.weight" : "m.r_proj.weight");
+    double largest = 0;
+    for (const double g : to_doubles(first->variable.grad())) largest = std::max(largest, std::abs(g));
+    CHECK(largest > 1e-3);
+  }
+}
+
+TEST_CASE("parallax reports how large the correction and the probe are") {
+  const Fixture f({.kind = "parallax"});
+  const auto& mixer = dynamic_cast<const ParallaxMixer&>(*f.mixer);
+  const Tensor x = random_tensor({30, 12}, DType::kF64, 4);
+  const auto layout = SequenceLayout::packed(std::vector<int64_t>{0, 30});
+  const ParallaxDiagnostics found = mixer.diagnose(Variable(x), layout);
+  CHECK(found.correction_ratio.size() == 4);
+  const auto values = to_doubles(x);
+  for (size_t h = 0; h < 4; ++h) {
+    CHECK(found.correction_ratio[h] > 0.01);
+    double squares = 0;  // rotation keeps the norm
+    for (size_t r = 0; r < 30; ++r) {
+      const auto probe = project(f.weight("r_proj.weight"), {}, &values[r * 12], 12);
+      for (size_t i = 0; i < 6; ++i) squares += probe[h * 6 + i] * probe[h * 6 + i];
+    }
+    CHECK(found.probe_norm[h] == doctest::Approx(std::sqrt(squares / 30)));
+  }
+  const double rank = mixer.probe_stable_rank();
+  CHECK(rank > 1);
+  CHECK(rank <= 12);
+}
+
+TEST_CASE("mixers without a CUDA path refuse the device when the model is built") {
+  if constexpr (kWithCuda) {
+    for (const char* kind : {"parallax", "lla"}) {
+      ModelConfig model;
+      model.hidden_size = 12;
+      model.num_layers = 1;
+      model.num_heads = 2;
+      ParameterStore store(DType::kF32, 3, Device{DeviceKind::kCuda, 0});
+      const MixerConfig config{.kind = kind};
+      CHECK_THROWS_WITH_AS(make_mixer({model, config, "m", store, nullptr}),
+                           doctest::Contains("set run.device: cpu"), ConfigError);
+    }
   }
 }
 

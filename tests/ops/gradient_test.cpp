@@ -6,6 +6,8 @@
 #include "ops/embedding.h"
 #include "ops/linear.h"
 #include "ops/linear_cross_entropy.h"
+#include "ops/lla_attention.h"
+#include "ops/parallax_attention.h"
 #include "ops/reshape.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
@@ -73,6 +75,23 @@ TEST_CASE("attention over packed segments has the gradient of central difference
     plan->scale = 0.4;
     check_gradients([&](const auto& in) { return attention(in[0], in[1], in[2], plan); },
                     {random({8, 4, 6}, 1), random({8, kv_heads, 6}, 2), random({8, kv_heads, 5}, 3)});
+  }
+}
+
+TEST_CASE("parallax and local linear attention have the gradient of central differences") {
+  for (const int64_t kv_heads : {4, 2, 1}) {
+    auto plan = std::make_shared<AttentionPlan>();
+    plan->segments = {{0, 3, 0, 3, 0}, {3, 5, 3, 5, 0}};
+    plan->mask = {kv_heads == 2 ? 3 : 0, kv_heads == 2 ? 1 : 0};
+    plan->scale = 0.4;
+    check_gradients(
+        [&](const auto& in) { return parallax_attention(in[0], in[1], in[2], in[3], plan).out; },
+        {random({8, 4, 6}, 1), random({8, 4, 6}, 4), random({8, kv_heads, 6}, 2),
+         random({8, kv_heads, 5}, 3)});
+    for (const double ridge : {0.3, 10.0})
+      check_gradients(
+          [&](const auto& in) { return lla_attention(in[0], in[1], in[2], plan, {ridge, false}); },
+          {random({8, 4, 6}, 1), random({8, kv_heads, 6}, 2), random({8, kv_heads, 5}, 3)});
   }
 }
 

@@ -81,4 +81,30 @@ TEST_CASE("frozen parameters stay and multipliers act on the learning rate") {
   CHECK(to_doubles(f.store.all()[2]->master)[0] == doctest::Approx(-0.005));
 }
 
+TEST_CASE("a factor on weight decay acts on AdamW and on Muon alike") {
+  for (const char* kind : {"adamw", "muon"}) {
+    std::vector<double> moved[2];
+    for (const double factor : {0.0, 0.25}) {
+      ParameterStore store(DType::kF64, 1);
+      Parameter& matrix = store.create("w", {4, 4}, ParameterKind::kMatrix, Init::normal(1));
+      const std::vector<double> before = to_doubles(matrix.master);
+      OptimConfig config;
+      config.kind = kind;
+      config.learning_rate = 0.01;
+      config.weight_decay = 0.5;
+      const auto optimizer = make_optimizer(config, store);
+      set_gradient(matrix, random_tensor({4, 4}, DType::kF64, 3));
+      optimizer->set_weight_decay_factor(factor);
+      optimizer->step(1, 1);
+      std::vector<double>& change = moved[factor > 0];
+      change = to_doubles(matrix.master);
+      for (size_t i = 0; i < change.size(); ++i) change[i] -= before[i];
+      if (factor == 0) continue;
+      // What decay adds to the update without it: -lr * decay * factor * weight.
+      for (size_t i = 0; i < change.size(); ++i)
+        CHECK(change[i] - moved[0][i] == doctest::Approx(-0.01 * 0.5 * 0.25 * before[i]));
+    }
+  }
+}
+
 }  // namespace

@@ -67,4 +67,16 @@ TEST_CASE("no warmup starts at the peak and a floor of zero is reached") {
   CHECK(learning_rate_factor(s, 99) == 0);
 }
 
+TEST_CASE("weight decay stays, or fades over the decay of wsd") {
+  for (const char* kind : {"constant", "cosine", "wsd"})
+    for (int64_t step = 0; step < 100; ++step)
+      CHECK(weight_decay_factor(schedule(kind), step) == 1);
+  ScheduleConfig s = schedule("wsd");
+  s.weight_decay_power = 2;
+  for (int64_t step = 0; step < 100; ++step) {
+    const double left = step < 60 ? 1 : 1 - static_cast<double>(step - 59) / 40;
+    CHECK(weight_decay_factor(s, step) == doctest::Approx(left * left));
+  }
+}
+
 }  // namespace

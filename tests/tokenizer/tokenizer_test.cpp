@@ -183,6 +183,45 @@ TEST_CASE("the byte tokenizer maps bytes to themselves and saves its own form") 
   CHECK(loaded->vocab_size() == 257);
 }
 
+TEST_CASE("the integer tokenizer writes numbers and reads them again") {
+  const auto tokenizer = lh::make_integer_tokenizer(103);
+  CHECK(tokenizer->vocab_size() == 103);
+  CHECK(tokenizer->end_of_text() == 102);
+  std::vector<lh::TokenId> ids;
+  tokenizer->encode("  7 101\n\t0 12", ids);
+  CHECK(ids == std::vector<lh::TokenId>{7, 101, 0, 12});
+  CHECK(tokenizer->decode(ids) == "7 101 0 12 ");
+  ids.push_back(102);
+  CHECK(tokenizer->decode(ids) == "7 101 0 12 <|endoftext|> ");
+  std::vector<lh::TokenId> again;
+  tokenizer->encode_with_special(tokenizer->decode(ids), again);
+  CHECK(again == ids);
+  // Pieces decoded alone join to the whole.
+  lh::StreamDecoder stream(*tokenizer);
+  std::string text;
+  for (const lh::TokenId id : ids) text += stream.push(id);
+  CHECK(text + stream.finish() == tokenizer->decode(ids));
+  for (const char* bad : {"102", "-1", "1x", "x", "1,2", "<|endoftext|>", "99999999999999999999"}) {
+    CAPTURE(bad);
+    CHECK_THROWS_AS(tokenizer->encode(bad, ids), lh::ConfigError);
+  }
+  CHECK_THROWS_AS(tokenizer->decode(std::vector<lh::TokenId>{103}), lh::Error);
+  CHECK_THROWS(lh::make_integer_tokenizer(1));
+}
+
+TEST_CASE("the integer tokenizer is saved and loaded") {
+  const auto tokenizer = lh::make_integer_tokenizer(103);
+  const auto loaded = lh::parse_tokenizer(tokenizer->save_json(), "integers");
+  CHECK(loaded->digest() == tokenizer->digest());
+  CHECK(loaded->vocab_size() == 103);
+  CHECK(lh::make_integer_tokenizer(104)->digest() != tokenizer->digest());
+  std::string changed = tokenizer->save_json();
+  changed.replace(changed.find("102"), 3, "101");
+  CHECK_THROWS_AS(lh::parse_tokenizer(changed, "integers"), lh::IoError);
+  CHECK_THROWS_AS(lh::parse_tokenizer(R"({"model": {"type": "Integers", "size": 1}})", "integers"),
+                  lh::IoError);
+}
+
 TEST_CASE("ids outside the vocabulary do not decode") {
   const auto tokenizer = golden_tokenizer("gpt2");
   CHECK_THROWS_AS(tokenizer->decode(std::vector<lh::TokenId>{1000}), lh::Error);

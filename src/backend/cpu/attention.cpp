@@ -4,6 +4,7 @@
 
 #include "backend/attention_operands.h"
 #include "backend/cpu/attention_internal.h"
+#include "backend/cpu/attention_rows.h"
 #include "backend/elementwise.h"
 #include "backend/cpu/simd/attention_bf16.h"
 #include "backend/cpu/simd/attention_tiles.h"
@@ -12,42 +13,6 @@ namespace lh::cpu {
 namespace {
 
 constexpr const char* kOp = "attention";
-
-/// The plan's segments in rounds whose segments share no key, in their order.
-std::vector<AttentionPlan> disjoint_rounds(const AttentionPlan& plan) {
-  std::vector<AttentionPlan> rounds;
-  for (const AttentionSegment& segment : plan.segments) {
-    if (segment.key_length == 0) continue;
-    const auto apart = [&](const AttentionSegment& other) {
-      return segment.key_begin + segment.key_length <= other.key_begin ||
-             other.key_begin + other.key_length <= segment.key_begin;
-    };
-    const auto fits = [&](const AttentionPlan& round) {
-      return std::all_of(round.segments.begin(), round.segments.end(), apart);
-    };
-    auto round = std::find_if(rounds.begin(), rounds.end(), fits);
-    if (round == rounds.end()) round = rounds.insert(round, {{}, plan.mask, plan.scale});
-    round->segments.push_back(segment);
-  }
-  return rounds;
-}
-
-/// Calls fill(row) for each row outside the ranges.
-template <typename F>
-void for_rows_outside(const std::vector<RowInterval>& ranges, int64_t rows, F&& fill) {
-  int64_t row = 0;
-  for (const RowInterval& range : ranges) {
-    for (; row < range.begin; ++row) fill(row);
-    row = range.end;
-  }
-  for (; row < rows; ++row) fill(row);
-}
-
-void zero_rows_outside(const std::vector<RowInterval>& ranges, Tensor& t) {
-  const HeadRows rows(t);
-  const auto bytes = static_cast<size_t>(t.size(1) * rows.d * rows.element_bytes);
-  for_rows_outside(ranges, t.size(0), [&](int64_t row) { std::fill_n(rows.at(row, 0), bytes, 0); });
-}
 
 template <typename Real>
 AttentionCall<Real> make_call(const Tensor& q, const Tensor& k, const Tensor& v,
@@ -111,29 +76,15 @@ void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o
   check_shape(dk, k.shape(), kOp, "dk");
   check_shape(dv, v.shape(), kOp, "dv");
   const std::vector<AttentionPlan> rounds = disjoint_rounds(plan);
-  AttentionPlan with_keys;
-  for (const AttentionPlan& round : rounds)
-    with_keys.segments.insert(with_keys.segments.end(), round.segments.begin(), round.segments.end());
-  zero_rows_outside(query_intervals(with_keys), dq);
+  zero_rows_outside(query_intervals(rounds), dq);
   if (rounds.size() <= 1) {
     const AttentionPlan& all = rounds.empty() ? plan : rounds[0];
     return backward_round<Real>(q, k, v, out, lse, d_out, all, dq, dk, dv);
   }
-  // Keys that several segments see (context parallelism): a task writes its keys, so each round has
-  // gradients of its own, which are added.
-  Tensor dk_sum = Tensor::zeros(dk.shape(), sum_dtype(dk.dtype()));
-  Tensor dv_sum = Tensor::zeros(dv.shape(), sum_dtype(dv.dtype()));
-  for (const AttentionPlan& round : rounds) {
-    Tensor dk_part = Tensor::empty_like(dk), dv_part = Tensor::empty_like(dv);
-    backward_round<Real>(q, k, v, out, lse, d_out, round, dq, dk_part, dv_part);
-    for (const auto& [part, sum] : {std::pair{&dk_part, &dk_sum}, std::pair{&dv_part, &dv_sum}}) {
-      Tensor wide = Tensor::empty_like(*sum);
-      copy(*part, wide);
-      add_scaled(*sum, 1, wide, 1, *sum);
-    }
-  }
-  copy(dk_sum, dk);
-  copy(dv_sum, dv);
+  sum_over_rounds(rounds, dk, dv,
+                  [&](const AttentionPlan& round, Tensor& dk_part, Tensor& dv_part) {
+                    backward_round<Real>(q, k, v, out, lse, d_out, round, dq, dk_part, dv_part);
+                  });
 }
 
 }  // namespace

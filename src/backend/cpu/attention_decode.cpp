@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backend/cpu/attention_internal.h"
+#include "backend/cpu/attention_chunks.h"
 #include "backend/cpu/simd/elementwise.h"
 #include "backend/cpu/simd/gemv.h"
 #include "backend/cpu/simd/loss.h"
@@ -13,67 +13,20 @@
 namespace lh::cpu {
 namespace {
 
-constexpr int64_t kChunk = 1024;  // keys of a task
-constexpr int64_t kMaxRows = 16;  // queries of a task; more are faster as tiles
-
-struct Range {
-  int64_t begin, end;
-  int64_t count() const { return std::max<int64_t>(0, end - begin); }
-};
-
-/// The keys in [begin, end) that a query at `position` sees: sinks, then the window.
-struct Visible {
-  Range sinks, window;
-  Visible(const AttentionMask& mask, int64_t position, int64_t begin, int64_t end) {
-    const int64_t last = std::min(end, position + 1);
-    const int64_t first = mask.window > 0 ? std::max<int64_t>(0, position - mask.window + 1) : 0;
-    window = {std::max(begin, first), last};
-    sinks = {begin, std::min({last, mask.sinks, first})};
-  }
-  int64_t count() const { return sinks.count() + window.count(); }
-};
-
-struct Task {
-  const AttentionSegment* segment;
-  int64_t kv_head, begin, end;  // keys of the segment
-};
-
-/// Every chunk of which some query of the segment sees a key.
-std::vector<Task> make_tasks(const AttentionCall<float>& call, const std::vector<int>& segments) {
-  std::vector<Task> tasks;
-  for (const int index : segments) {
-    const AttentionSegment& s = call.plan.segments[static_cast<size_t>(index)];
-    for (int64_t head = 0; head < call.kv_heads; ++head)
-      for (int64_t begin = 0; begin < std::max<int64_t>(1, s.key_length); begin += kChunk) {
-        const int64_t end = std::min(begin + kChunk, s.key_length);
-        bool seen = begin == 0;  // a segment that sees nothing still has its outputs to write
-        for (int64_t i = 0; i < s.query_length && !seen; ++i)
-          seen = Visible(call.plan.mask, s.query_offset + i, begin, end).count() > 0;
-        if (seen) tasks.push_back({&s, head, begin, end});
-      }
-  }
-  return tasks;
-}
-
 /// What a task leaves behind for each of its rows.
 struct Partial {
   float top, sum;  // largest raw score, sum of e^(scale (score - top)); sum 0: nothing seen
 };
 
-template <typename T>
-const T* row_of(const HeadRows& rows, int64_t row, int64_t head) {
-  return reinterpret_cast<const T*>(rows.at(row, head));
-}
-
 /// T is float or uint16_t (bfloat16 bits). `sums` gets the unnormalised output of each row.
 template <typename T>
-void run_task(const AttentionCall<float>& call, const Task& task, float* q, float* scores,
+void run_task(const AttentionCall<float>& call, const ChunkTask& task, float* q, float* scores,
               Partial* partials, float* sums) {
   const AttentionSegment& s = *task.segment;
   const int64_t d = call.q.d, v_d = call.v.d;
   for (int64_t r = 0; r < s.query_length * call.group; ++r) {
     const int64_t i = r / call.group, head = task.kv_head * call.group + r % call.group;
-    const Visible keys(call.plan.mask, s.query_offset + i, task.begin, task.end);
+    const VisibleKeys keys(call.plan.mask, s.query_offset + i, task.begin, task.end);
     float* sum = sums + r * v_d;
     std::fill_n(sum, v_d, 0.0f);
     partials[r] = {0, 0};
@@ -82,7 +35,7 @@ void run_task(const AttentionCall<float>& call, const Task& task, float* q, floa
     if constexpr (std::is_same_v<T, float>) std::copy_n(query, d, q);
     else LH_SIMD_CALL(convert(query, q, d));
     float* at = scores;
-    for (const Range& range : {keys.sinks, keys.window}) {
+    for (const KeyRange& range : {keys.sinks, keys.window}) {
       if (range.count() == 0) continue;
       LH_SIMD_CALL(dot_rows(q, row_of<T>(call.k, s.key_begin + range.begin, task.kv_head),
                             call.k.row_stride, range.count(), d, at));
@@ -91,7 +44,7 @@ void run_task(const AttentionCall<float>& call, const Task& task, float* q, floa
     partials[r].sum = LH_SIMD_CALL(softmax_numerators(
         scores, keys.count(), static_cast<float>(call.plan.scale), &partials[r].top));
     at = scores;
-    for (const Range& range : {keys.sinks, keys.window}) {
+    for (const KeyRange& range : {keys.sinks, keys.window}) {
       if (range.count() == 0) continue;
       LH_SIMD_CALL(add_weighted_rows(at, row_of<T>(call.v, s.key_begin + range.begin, task.kv_head),
                                      call.v.row_stride, range.count(), v_d, sum));
@@ -102,7 +55,7 @@ void run_task(const AttentionCall<float>& call, const Task& task, float* q, floa
 
 /// Merges tasks [first, last), the chunks of one segment and kv head, into out and lse.
 template <typename T>
-void merge(const AttentionCall<float>& call, const std::vector<Task>& tasks, size_t first,
+void merge(const AttentionCall<float>& call, const std::vector<ChunkTask>& tasks, size_t first,
            size_t last, const Partial* partials, const float* sums, float* total) {
   const AttentionSegment& s = *tasks[first].segment;
   const int64_t v_d = call.v.d;
@@ -112,12 +65,12 @@ void merge(const AttentionCall<float>& call, const std::vector<Task>& tasks, siz
     const int64_t head = tasks[first].kv_head * call.group + r % call.group;
     float top = -std::numeric_limits<float>::infinity(), weight = 0;
     for (size_t t = first; t < last; ++t) {
-      const Partial& p = partials[static_cast<int64_t>(t) * kMaxRows + r];
+      const Partial& p = partials[static_cast<int64_t>(t) * kMaxChunkRows + r];
       if (p.sum != 0) top = std::max(top, p.top);
     }
     std::fill_n(total, v_d, 0.0f);
     for (size_t t = first; t < last; ++t) {
-      const int64_t index = static_cast<int64_t>(t) * kMaxRows + r;
+      const int64_t index = static_cast<int64_t>(t) * kMaxChunkRows + r;
       if (partials[index].sum == 0) continue;
       const float share = std::exp(scale * (partials[index].top - top));
       weight += share * partials[index].sum;
@@ -132,19 +85,19 @@ void merge(const AttentionCall<float>& call, const std::vector<Task>& tasks, siz
 }
 
 template <typename T>
-void run(const AttentionCall<float>& call, const std::vector<Task>& tasks) {
+void run(const AttentionCall<float>& call, const std::vector<ChunkTask>& tasks) {
   const auto count = static_cast<int64_t>(tasks.size());
   const int64_t v_d = call.v.d;
   const int team = static_cast<int>(std::min<int64_t>(omp_get_max_threads(), count));
-  std::vector<Partial> partials(static_cast<size_t>(count * kMaxRows));
-  const Tensor sums = Tensor::empty({count * kMaxRows, v_d}, DType::kF32);
-  const int64_t own = round_up(call.q.d, int64_t{16}) + kChunk;
+  std::vector<Partial> partials(static_cast<size_t>(count * kMaxChunkRows));
+  const Tensor sums = Tensor::empty({count * kMaxChunkRows, v_d}, DType::kF32);
+  const int64_t own = round_up(call.q.d, int64_t{16}) + kChunkKeys;
   const Tensor scratch = Tensor::empty({team, own}, DType::kF32);
 #pragma omp parallel for schedule(static) num_threads(team)
   for (int64_t t = 0; t < count; ++t) {
     float* q = scratch.data<float>() + omp_get_thread_num() * own;
-    run_task<T>(call, tasks[static_cast<size_t>(t)], q, q + own - kChunk,
-                partials.data() + t * kMaxRows, sums.data<float>() + t * kMaxRows * v_d);
+    run_task<T>(call, tasks[static_cast<size_t>(t)], q, q + own - kChunkKeys,
+                partials.data() + t * kMaxChunkRows, sums.data<float>() + t * kMaxChunkRows * v_d);
   }
   std::vector<float> total(static_cast<size_t>(v_d));
   for (size_t first = 0, last = 0; first < tasks.size(); first = last) {
@@ -157,13 +110,9 @@ void run(const AttentionCall<float>& call, const std::vector<Task>& tasks) {
 
 }  // namespace
 
-bool is_decoding(const AttentionSegment& segment, int64_t group, DType dtype) {
-  return dtype != DType::kF64 && segment.query_length * group <= kMaxRows;
-}
-
 void forward_decode(const AttentionCall<float>& call, const std::vector<int>& segments,
                     DType dtype) {
-  const std::vector<Task> tasks = make_tasks(call, segments);
+  const std::vector<ChunkTask> tasks = chunk_tasks(call, segments);
   if (tasks.empty()) return;
   if (dtype == DType::kBF16) run<uint16_t>(call, tasks);
   else run<float>(call, tasks);

@@ -28,6 +28,28 @@ struct LeftTile {
 };
 inline constexpr int kRowMultiple = 32;
 
+/// A score tile in both layouts.
+struct SplitOperand {
+  void *left, *right;
+};
+
+/// Running sums of the queries of a tile whose values have a second channel (TileOps::softmax_probe).
+template <typename Real>
+struct ProbeSums {
+  Real *top, *total, *shrink;  // as in TileOps::softmax
+  Real* center;                // what is taken off every probe score of the query
+  Real* probe_total;           // sum of p (u - center)
+};
+
+/// What the gradient of a second channel knows of each query (TileOps::probe_gradient).
+template <typename Real>
+struct ProbeStatistics {
+  Real* lse2;              // in units of log2; inf for a query that sees nothing
+  Real* delta;             // d_out . out
+  Real* intercept_delta;   // d_out . intercept
+  Real* probe_mean;        // sum of softmax weight times u
+};
+
 /// Real: type of scores and sums. n is a multiple of column_multiple; m and k are exact, and
 /// operands are padded so that a table may round them up.
 template <typename Real>
@@ -69,6 +91,19 @@ struct TileOps {
   /// p = 2^(scores * scale - lse2), ds = p (dp - delta): p as left operand, ds as both.
   void (*score_gradient)(Real* scores, Real* dp, int rows, int n, Real scale, const Real* lse2,
                          const Real* delta, void* p_left, void* ds_left, void* ds_right);
+
+  /// softmax() for values with a second channel: u are the probe scores of the same pairs, and
+  /// p (u - center) goes to pu_right. The center is the weighted mean of u in the first tile of
+  /// which the query sees a key, so that rounding p (u - center) costs little wherever u lies.
+  /// Overwrites scores and u.
+  bool (*softmax_probe)(Real* scores, Real* u, int rows, int n, Real scale,
+                        const ProbeSums<Real>& sums, void* p_right, void* pu_right);
+  /// With p = 2^(scores * scale - lse2), e = probe_mean - u and b = dp - intercept_delta:
+  /// w = p (1 + e), ds = ds_scale p (dp - delta + e b), du = -p b; w as left operand, the others as
+  /// both.
+  void (*probe_gradient)(Real* scores, Real* u, Real* dp, int rows, int n, Real scale,
+                         Real ds_scale, const ProbeStatistics<Real>& statistics, void* w_left,
+                         const SplitOperand& ds, const SplitOperand& du);
 
   /// c[d][n] *= factor[n], leading dimension kTile.
   void (*scale_columns)(Real* c, int d, int n, const Real* factor);

@@ -60,7 +60,7 @@ void adamw_one(const AdamWOperand& operand, const AdamWSettings& settings, const
     c.step_size = static_cast<S>(rate / scalars[kFirstCorrection]);
     c.root_v_scale = static_cast<S>(scalars[kRootVScale]);
     c.eps = static_cast<S>(settings.eps);
-    c.keep = static_cast<S>(1 - rate * operand.weight_decay);
+    c.keep = static_cast<S>(1 - rate * scalars[kDecayFactor] * operand.weight_decay);
     for_each_block(parameter.numel(), kFlatBlock, [&](int64_t, int64_t begin, int64_t end) {
       LH_SIMD_CALL(adamw_step(parameter.data<S>() + begin,
                               static_cast<const S*>(operand.gradient.data<S>() + begin),
@@ -96,7 +96,7 @@ void apply_update(Tensor& parameter, const Tensor& update, double learning_rate,
   if (!std::isfinite(values[kGradScale])) return;
   const double rate = learning_rate * values[kRateFactor] * lr_multiplier;
   dispatch_copy(parameter, compute, "apply_update", [&]<typename S, typename T>() {
-    const S keep = static_cast<S>(1 - rate * weight_decay);
+    const S keep = static_cast<S>(1 - rate * values[kDecayFactor] * weight_decay);
     for_each_block(parameter.numel(), kFlatBlock, [&](int64_t, int64_t begin, int64_t end) {
       LH_SIMD_CALL(apply_update(parameter.data<S>() + begin,
                                 static_cast<const S*>(update.data<S>() + begin), keep,

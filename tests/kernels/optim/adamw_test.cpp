@@ -12,6 +12,7 @@ using xpu::bf16;
 
 namespace {
 
+constexpr double kDecay = 0.7;  // factor of the schedule
 constexpr double kLr = 0.01, kBeta1 = 0.9, kBeta2 = 0.95, kEps = 1e-8;
 
 /// A parameter on the device and the textbook's, side by side.
@@ -43,7 +44,7 @@ struct Case {
       m[i] = kBeta1 * m[i] + (1 - kBeta1) * x;
       v[i] = kBeta2 * v[i] + (1 - kBeta2) * x * x;
       const double mh = m[i] / (1 - std::pow(kBeta1, t)), vh = v[i] / (1 - std::pow(kBeta2, t));
-      p[i] -= lr * (mh / (std::sqrt(vh) + kEps) + weight_decay * p[i]);
+      p[i] -= lr * (mh / (std::sqrt(vh) + kEps) + kDecay * weight_decay * p[i]);
     }
   }
 };
@@ -65,7 +66,7 @@ void launch(std::vector<Case>& cases, int t, double factor, double scale) {
     chunks += kernels::chunks_of(static_cast<std::int64_t>(c.n));
   }
   const Buffer<kernels::AdamWTensor> tensors(list);
-  const Buffer<double> scalars(std::vector<double>{scale, factor, 1 - std::pow(kBeta1, t),
+  const Buffer<double> scalars(std::vector<double>{scale, factor, kDecay, 1 - std::pow(kBeta1, t),
                                                    1 / std::sqrt(1 - std::pow(kBeta2, t))});
   kernels::adamw({.tensors = tensors.get(),
                   .count = static_cast<int>(list.size()),

@@ -16,7 +16,7 @@ TEST_CASE("a plain update decays and subtracts, and a bad step leaves everything
     const Buffer<float> bp(start), bu(u);
     const Buffer<bf16> copy(n);
     const auto apply = [&](double scale) {
-      const Buffer<double> scalars(std::vector<double>{scale, 0.5, 1, 1});
+      const Buffer<double> scalars(std::vector<double>{scale, 0.5, 0.5, 1, 1});
       kernels::apply_update({.p = bp.get(),
                              .update = bu.get(),
                              .compute = copy.get(),
@@ -30,7 +30,7 @@ TEST_CASE("a plain update decays and subtracts, and a bad step leaves everything
     CHECK(bp.host() == start);
     apply(1);
     std::vector<double> want(n);
-    for (std::size_t i = 0; i < n; ++i) want[i] = 0.9 * start[i] - 0.02 * u[i];
+    for (std::size_t i = 0; i < n; ++i) want[i] = 0.95 * start[i] - 0.02 * u[i];
     check_close(bp.host(), want, 1e-6, 1e-7, "parameter");
     check_close(copy.host(), to_double(bp.host()), 0.004, 0, "bf16 copy");
   });
@@ -43,7 +43,7 @@ TEST_CASE("momentum averages scaled gradients and looks ahead") {
       const auto m = random_values<float>(n, 5), g = random_values<float>(n, 6);
       const Buffer<float> bm(m, offset), bg(g, offset), ahead(n, offset);
       const auto run = [&](double scale, float* direction) {
-        const Buffer<double> scalars(std::vector<double>{scale, 1, 1, 1});
+        const Buffer<double> scalars(std::vector<double>{scale, 1, 1, 1, 1});
         kernels::momentum(bm.get(), bg.get(), 0.9, scalars.get(), direction, n, nullptr);
       };
       run(INFINITY, ahead.get());

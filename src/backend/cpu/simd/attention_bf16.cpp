@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include "backend/cpu/simd/attention_lanes.h"
+#include "backend/cpu/simd/probe_lanes.h"
 
 namespace lh::cpu {
 namespace LH_SIMD_NAMESPACE {
@@ -148,6 +149,52 @@ void score_gradient(float* scores, float* dp, int rows, int n, float scale, cons
   zero_rows(p_left, round_to(rows, 2));
   zero_rows(ds_left, round_to(rows, 2));
   zero_rows(ds_right, round_to(rows, 2));
+}
+
+/// Stores rows r and r + 1 as pairs of a right operand.
+auto put_pairs(void* operand) {
+  return [pairs = static_cast<uint32_t*>(operand)](int r, int c, VecF x0, VecF x1) {
+    store_pairs(pairs + r / 2 * kTile + c, round_pairs(x0, x1));
+  };
+}
+/// Stores them as rows of a left operand.
+auto put_rows(void* operand) {
+  return [rows = static_cast<uint16_t*>(operand)](int r, int c, VecF x0, VecF x1) {
+    store_bf16(rows + r * kTile + c, x0);
+    store_bf16(rows + (r + 1) * kTile + c, x1);
+  };
+}
+auto put_both(const SplitOperand& operand) {
+  return [left = put_rows(operand.left), right = put_pairs(operand.right)](int r, int c, VecF x0,
+                                                                          VecF x1) {
+    left(r, c, x0, x1);
+    right(r, c, x0, x1);
+  };
+}
+
+bool softmax_probe(float* scores, float* u, int rows, int n, float scale,
+                   const ProbeSums<float>& sums, void* p_right, void* pu_right) {
+  zero_rows(p_right, round_to(rows, 2));
+  zero_rows(pu_right, round_to(rows, 2));
+  const auto put = put_pairs(p_right);
+  // The weights stay in f32 too, for the second channel.
+  const bool moved = softmax_columns(scores, rows, n, scale, sums.top, sums.total, sums.shrink,
+                                     [&](int r, int c, VecF p0, VecF p1) {
+                                       put(r, c, p0, p1);
+                                       store(scores + r * kTile + c, p0, Full{});
+                                       store(scores + (r + 1) * kTile + c, p1, Full{});
+                                     });
+  probe_columns(scores, u, rows, n, sums, put_pairs(pu_right));
+  return moved;
+}
+
+void probe_gradient(float* scores, float* u, float* dp, int rows, int n, float scale,
+                    float ds_scale, const ProbeStatistics<float>& statistics, void* w_left,
+                    const SplitOperand& ds, const SplitOperand& du) {
+  probe_gradient_columns(scores, u, dp, rows, n, scale, ds_scale, statistics, put_rows(w_left),
+                         put_both(ds), put_both(du));
+  void* const written[] = {w_left, ds.left, ds.right, du.left, du.right};
+  for (void* operand : written) zero_rows(operand, round_to(rows, 2));
 }
 
 struct Operands {
@@ -329,6 +376,8 @@ constexpr TileOps<float> make_ops(bool amx) {
   ops.mask = mask<float>;
   ops.softmax = softmax;
   ops.score_gradient = score_gradient;
+  ops.softmax_probe = softmax_probe;
+  ops.probe_gradient = probe_gradient;
   ops.scale_columns = scale_columns<float>;
   ops.store_columns = store_columns<uint16_t>;
   ops.store_rows = store_rows<uint16_t>;

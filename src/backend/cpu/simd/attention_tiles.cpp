@@ -1,6 +1,7 @@
 #include "backend/cpu/simd/attention_tiles.h"
 
 #include "backend/cpu/simd/attention_lanes.h"
+#include "backend/cpu/simd/probe_lanes.h"
 
 namespace lh::cpu::LH_SIMD_NAMESPACE {
 namespace {
@@ -149,6 +150,32 @@ void score_gradient(Real* scores, Real* dp, int rows, int n, Real scale, const R
                          });
 }
 
+/// Stores rows r and r + 1 of a tile; the last may be missing.
+template <typename Real>
+auto put_rows(Real* tile, int rows) {
+  return [=](int r, int c, auto x0, auto x1) {
+    store(tile + r * kTile + c, x0, Full{});
+    if (r + 1 < rows) store(tile + (r + 1) * kTile + c, x1, Full{});
+  };
+}
+
+template <typename Real>
+bool softmax_probe(Real* scores, Real* u, int rows, int n, Real scale, const ProbeSums<Real>& sums,
+                   void*, void*) {
+  const bool moved = softmax_columns(scores, rows, n, scale, sums.top, sums.total, sums.shrink,
+                                     put_rows(scores, rows));
+  probe_columns(scores, u, rows, n, sums, put_rows(u, rows));
+  return moved;
+}
+
+template <typename Real>
+void probe_gradient(Real* scores, Real* u, Real* dp, int rows, int n, Real scale, Real ds_scale,
+                    const ProbeStatistics<Real>& statistics, void*, const SplitOperand&,
+                    const SplitOperand&) {
+  probe_gradient_columns(scores, u, dp, rows, n, scale, ds_scale, statistics,
+                         put_rows(scores, rows), put_rows(dp, rows), put_rows(u, rows));
+}
+
 template <typename T>
 constexpr TileOps<scalar_t<T>> make_ops() {
   using Real = scalar_t<T>;
@@ -166,6 +193,8 @@ constexpr TileOps<scalar_t<T>> make_ops() {
   ops.mask = mask<Real>;
   ops.softmax = softmax<Real>;
   ops.score_gradient = score_gradient<Real>;
+  ops.softmax_probe = softmax_probe<Real>;
+  ops.probe_gradient = probe_gradient<Real>;
   ops.scale_columns = scale_columns<Real>;
   ops.store_columns = store_columns<T>;
   ops.store_rows = store_rows<T>;

@@ -1,0 +1,46 @@
+// Parallax (arXiv 2605.29157): softmax attention corrected by the covariance of values and keys along a
+// learned probe per query head. The probe is made like the query, with a projection, a norm and
+// rotary positions of its own; without it (zero_probe) the mixer is softmax attention. Without queries
+// (uniform_weights) it is affine linear attention.
+#pragma once
+
+#include "mixers/attention_projections.h"
+#include "ops/parallax_attention.h"
+
+namespace lh {
+
+class ParallaxMixer final : public TokenMixer {
+ public:
+  explicit ParallaxMixer(const MixerContext& context);
+  Variable forward(const Variable& x, const SequenceLayout& layout) const override;
+  /// Keys and values only: probes are made anew from the rows that come, as queries are.
+  std::unique_ptr<MixerCache> make_cache(int64_t max_tokens) const override;
+  Variable forward_cached(const Variable& x, const SequenceLayout& rows,
+                          MixerCache& cache) const override;
+  MixerFlops flops(const SequenceLayout& layout) const override;
+  ContextParallelClass context_parallel_class() const override {
+    return mask_.window > 0 ? ContextParallelClass::kHalo : ContextParallelClass::kLogSumExp;
+  }
+
+  /// What the second channel does to these rows.
+  ParallaxDiagnostics diagnose(const Variable& x, const SequenceLayout& layout) const;
+  /// Stable rank of the probe's projection (nn/stable_rank.h).
+  double probe_stable_rank() const;
+
+ private:
+  Variable probe(const Variable& x, const SequenceLayout& layout) const;  // [N, H, d]
+
+  AttentionProjections projections_;
+  AttentionMask mask_;
+  bool uniform_;
+  Linear r_;
+  std::optional<RmsNorm> r_norm_;
+  std::optional<Linear> r_gate_;
+  std::shared_ptr<const RopeTable> rope_;  // nullptr: the probe is not rotated
+  const Parameter* r_weight_;
+  std::string prefix_;
+  DType dtype_;
+  Device device_;
+};
+
+}  // namespace lh

@@ -1,0 +1,25 @@
+// What a recipe would need in a job of any size, without a device and without running it: one process makes two
+// steps on the meta device among imagined peers, and what it allocates, computes and sends is counted.
+#pragma once
+
+#include "config/recipe.h"
+#include "dist/communicator.h"
+#include "runtime/memory.h"
+
+namespace lh {
+
+struct RecipePlan {
+  int64_t processes = 1, data = 1, context = 1;
+  int64_t parameters = 0;
+  int64_t micro_batches = 0;  // of the planned process
+  MemoryReport memory;        // of the planned process: what it holds, and at the peak of a step
+  double flops = 0;           // useful arithmetic of a step, all processes
+  CommTraffic world, context_group;  // bytes that the planned process sends in a step
+};
+
+/// Plans rank `rank` of `processes`. `compute`: f32 or bf16. `vocabulary` is used where the recipe leaves it to the
+/// tokenizer. Every sequence is one document, the most work a step can be. ConfigError as in training.
+RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, DType compute,
+                       int64_t vocabulary);
+
+}  // namespace lh
