@@ -12,7 +12,7 @@ text=${LONGHAND_TEXT:-/usr/share/dictd/gcide.dict.dz}
 packages=(xz-utils)
 [ -n "${LONGHAND_TEXT:-}" ] || packages+=(dict-gcide)
 scripts/setup.sh "${packages[@]}"
-[ -n "${LONGHAND:-}" ] || scripts/build.sh release
+[ -n "${LONGHAND:-}" ] || scripts/build.sh release longhand
 longhand=${LONGHAND:-build/release/tools/longhand}
 recipe=recipes/pretrain/quickstart_cpu.yaml
 run=${LONGHAND_RUN:-runs/quickstart}
