@@ -58,7 +58,9 @@ std::unique_ptr<Communicator> Peers::group(const std::string& name, const std::v
   const bool nccl = place_.device.kind == DeviceKind::kCuda && nccl_unavailable().empty();
   const auto data =
       nccl ? connect_nccl(own, rank, size, place_.device, gloo_.timeout) : control;
-  return std::make_unique<Communicator>(name, rank, members, control, data, board_);
+  auto group = std::make_unique<Communicator>(name, rank, members, control, data, board_);
+  group->barrier("start of group " + name);  // or one could leave while another is still connecting
+  return group;
 }
 
 std::unique_ptr<Communicator> Peers::world(const std::string& name) {
