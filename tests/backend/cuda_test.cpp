@@ -444,6 +444,7 @@ TEST_CASE("cuda clipping factors equal the CPU's, over lists with huge and bad g
     CHECK(std::isfinite(gpu_sum.item()) == std::isfinite(last));
     CHECK(std::isfinite(gpu_factor.item()) == std::isfinite(last));
     if (!std::isfinite(last)) continue;
+    // Sums in f64, in another order.
     CHECK(gpu_sum.item() == doctest::Approx(sum.item()).epsilon(1e-12));
     CHECK(gpu_factor.item() == doctest::Approx(factor.item()).epsilon(1e-12));
   }
