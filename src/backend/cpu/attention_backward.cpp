@@ -1,26 +1,15 @@
 // Backward pass over tiles: scores are recomputed from lse, five products per pair of tiles.
 //
-// A key block keeps dk and dv while the queries that see it stream past. dq is summed over key
-// tiles in ascending order, by one of two ways that give the same bits:
-//   one pass: a task owns all key blocks of a key-value head and keeps dq of all its queries;
-//   two passes: when such tasks are too few or too unequal for the threads, or dq would take too
-//   much scratch; key blocks are tasks of their own, then query tiles, which repeat the products
-//   for scores and dp (seven instead of five).
+// A key block keeps dk and dv while the queries that see it stream past; dq by one of the two ways of
+// attention_schedule.h (seven products in two passes).
 #include <algorithm>
 #include <cstring>
 
 #include "backend/cpu/attention_bias.h"
-#include "backend/cpu/attention_internal.h"
+#include "backend/cpu/attention_schedule.h"
 
 namespace lh::cpu {
 namespace {
-
-/// Key tiles of a block: they share the cost of packing a query tile.
-constexpr int kBlock = 4;
-/// Scratch that a thread may use for dq in one pass.
-constexpr int64_t kMaxQuerySums = int64_t{16} << 20;
-
-enum class Wanted { kAll, kKeys, kQueries };
 
 struct LeftPack {
   void *plain, *transposed;
@@ -226,55 +215,21 @@ struct Pass {
   }
 };
 
-template <typename Real>
-void run_pass(const Pass<Real>& pass, const std::vector<AttentionTask>& tasks, int64_t dq_items) {
-  if (tasks.empty()) return;
-  const AttentionCall<Real>& call = pass.call;
-  Carver measure(nullptr);
-  Scratch<Real>(measure, call, dq_items);
-  const int team = static_cast<int>(
-      std::min<int64_t>(omp_get_max_threads(), static_cast<int64_t>(tasks.size())));
-  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8);
-#pragma omp parallel num_threads(team)
-  {
-    Carver carver(memory.raw() + omp_get_thread_num() * measure.used());
-    Scratch<Real> scratch(carver, call, dq_items);
-    call.ops.thread_begin();
-#pragma omp for schedule(dynamic, 1)
-    for (size_t t = 0; t < tasks.size(); ++t) {
-      if (pass.wanted == Wanted::kQueries) {
-        pass.run_queries(tasks[t], scratch);
-      } else {
-        pass.run_keys(tasks[t], scratch);
-      }
-    }
-    call.ops.thread_end();
-  }
-}
-
 }  // namespace
 
 template <typename Real>
 void backward_tiles(const AttentionCall<Real>& call) {
-  int64_t items = 0, total = 0;
-  for (const AttentionSegment& segment : call.plan.segments)
-    items = std::max(items, ceil_div(segment.query_length, kTile) * call.group);
-  const std::vector<AttentionTask> heads = key_tasks(call.plan, call.kv_heads, call.group, 0);
-  for (const AttentionTask& task : heads) total += task.cost;
-  // Five products against seven: one pass may lose a little of the balance.
-  const bool balanced =
-      heads.empty() || static_cast<double>(heads[0].cost) * omp_get_max_threads() <= 1.3 * total;
-  const int64_t bytes = items * kTile * call.depth * static_cast<int64_t>(sizeof(Real));
-  if (balanced && bytes <= kMaxQuerySums) {
-    run_pass<Real>({call, call.ops, Wanted::kAll}, heads, items);
-    return;
-  }
-  std::vector<int> segments;
-  for (size_t s = 0; s < call.plan.segments.size(); ++s) segments.push_back(static_cast<int>(s));
-  run_pass<Real>({call, call.ops, Wanted::kKeys},
-                 key_tasks(call.plan, call.kv_heads, call.group, kBlock), 0);
-  run_pass<Real>({call, call.ops, Wanted::kQueries},
-                 query_tasks(call.plan, segments, call.kv_heads, call.group, 1), 1);
+  const int64_t item_bytes = int64_t{kTile} * call.depth * static_cast<int64_t>(sizeof(Real));
+  schedule_backward(call, item_bytes, [&](Wanted wanted, const auto& tasks, int64_t items) {
+    const Pass<Real> pass{call, call.ops, wanted};
+    run_tasks<Scratch<Real>>(
+        call, tasks,
+        [&](const AttentionTask& task, Scratch<Real>& scratch) {
+          if (wanted == Wanted::kQueries) pass.run_queries(task, scratch);
+          else pass.run_keys(task, scratch);
+        },
+        items);
+  });
 }
 
 template void backward_tiles(const AttentionCall<float>&);

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "backend/cpu/attention_bias.h"
-#include "backend/cpu/attention_internal.h"
+#include "backend/cpu/attention_schedule.h"
 
 namespace lh::cpu {
 namespace {
@@ -209,28 +209,9 @@ void run_task(const AttentionCall<Real>& call, const AttentionTask& task, Scratc
 
 template <typename Real>
 void forward_tiles(const AttentionCall<Real>& call, const std::vector<int>& segments) {
-  // The items of a task are independent, so their number may follow the machine without changing
-  // a bit of the result.
-  const int threads = omp_get_max_threads();
-  std::vector<AttentionTask> tasks;
-  for (int items = kItems; items >= 1; items /= 2) {
-    tasks = query_tasks(call.plan, segments, call.kv_heads, call.group, items);
-    if (static_cast<int64_t>(tasks.size()) >= 4 * threads) break;
-  }
-  if (tasks.empty()) return;
-  Carver measure(nullptr);
-  Scratch<Real>(measure, call);
-  const int team = static_cast<int>(std::min<int64_t>(threads, static_cast<int64_t>(tasks.size())));
-  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8);
-#pragma omp parallel num_threads(team)
-  {
-    Carver carver(memory.raw() + omp_get_thread_num() * measure.used());
-    Scratch<Real> scratch(carver, call);
-    call.ops.thread_begin();
-#pragma omp for schedule(dynamic, 1)
-    for (size_t t = 0; t < tasks.size(); ++t) run_task(call, tasks[t], scratch);
-    call.ops.thread_end();
-  }
+  run_tasks<Scratch<Real>>(
+      call, shared_query_tasks(call.plan, segments, call.kv_heads, call.group, kItems),
+      [&](const AttentionTask& task, Scratch<Real>& scratch) { run_task(call, task, scratch); });
 }
 
 template void forward_tiles(const AttentionCall<float>&, const std::vector<int>&);

@@ -1,21 +1,15 @@
-// Backward pass of Parallax over tiles, scheduled as attention_backward.cpp. With a = d_out v,
+// Backward pass of Parallax over tiles, scheduled as attention_schedule.h says. With a = d_out v,
 // b = a - d_out intercept and e = probe mean - u, the gradients of a pair's scores are
 //   d(scale q k) = p (a - d_out out + e b),   du = -p b,   and dv = sum p (1 + e) d_out:
 // eight products per pair of tiles in one pass, eleven in two.
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/attention_schedule.h"
 #include "backend/cpu/parallax_internal.h"
 
 namespace lh::cpu {
 namespace {
-
-/// Key tiles of a block: they share the cost of packing a query tile.
-constexpr int kBlock = 4;
-/// Scratch that a thread may use for dq and dr in one pass.
-constexpr int64_t kMaxQuerySums = int64_t{16} << 20;
-
-enum class Wanted { kAll, kKeys, kQueries };
 
 struct LeftPack {
   void *plain, *transposed;
@@ -231,55 +225,21 @@ struct Pass {
   }
 };
 
-template <typename Real>
-void run_pass(const Pass<Real>& pass, const std::vector<AttentionTask>& tasks, int64_t items) {
-  if (tasks.empty()) return;
-  const ParallaxCall<Real>& call = pass.call;
-  Carver measure(nullptr);
-  Scratch<Real>(measure, call, items);
-  const int team = static_cast<int>(
-      std::min<int64_t>(omp_get_max_threads(), static_cast<int64_t>(tasks.size())));
-  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8);
-#pragma omp parallel num_threads(team)
-  {
-    Carver carver(memory.raw() + omp_get_thread_num() * measure.used());
-    Scratch<Real> scratch(carver, call, items);
-    call.ops.thread_begin();
-#pragma omp for schedule(dynamic, 1)
-    for (size_t t = 0; t < tasks.size(); ++t) {
-      if (pass.wanted == Wanted::kQueries) {
-        pass.run_queries(tasks[t], scratch);
-      } else {
-        pass.run_keys(tasks[t], scratch);
-      }
-    }
-    call.ops.thread_end();
-  }
-}
-
 }  // namespace
 
 template <typename Real>
 void parallax_backward_tiles(const ParallaxCall<Real>& call) {
-  int64_t items = 0, total = 0;
-  for (const AttentionSegment& segment : call.plan.segments)
-    items = std::max(items, ceil_div(segment.query_length, kTile) * call.group);
-  const std::vector<AttentionTask> heads = key_tasks(call.plan, call.kv_heads, call.group, 0);
-  for (const AttentionTask& task : heads) total += task.cost;
-  // Eight products against eleven: one pass may lose a little of the balance.
-  const bool balanced =
-      heads.empty() || static_cast<double>(heads[0].cost) * omp_get_max_threads() <= 1.3 * total;
-  const int64_t bytes = items * 2 * kTile * call.depth * static_cast<int64_t>(sizeof(Real));
-  if (balanced && bytes <= kMaxQuerySums) {
-    run_pass<Real>({call, call.ops, Wanted::kAll}, heads, items);
-    return;
-  }
-  std::vector<int> segments;
-  for (size_t s = 0; s < call.plan.segments.size(); ++s) segments.push_back(static_cast<int>(s));
-  run_pass<Real>({call, call.ops, Wanted::kKeys},
-                 key_tasks(call.plan, call.kv_heads, call.group, kBlock), 0);
-  run_pass<Real>({call, call.ops, Wanted::kQueries},
-                 query_tasks(call.plan, segments, call.kv_heads, call.group, 1), 1);
+  const int64_t item_bytes = 2 * kTile * call.depth * static_cast<int64_t>(sizeof(Real));
+  schedule_backward(call, item_bytes, [&](Wanted wanted, const auto& tasks, int64_t items) {
+    const Pass<Real> pass{call, call.ops, wanted};
+    run_tasks<Scratch<Real>>(
+        call, tasks,
+        [&](const AttentionTask& task, Scratch<Real>& scratch) {
+          if (wanted == Wanted::kQueries) pass.run_queries(task, scratch);
+          else pass.run_keys(task, scratch);
+        },
+        items);
+  });
 }
 
 template void parallax_backward_tiles(const ParallaxCall<float>&);
