@@ -3,7 +3,7 @@
 //   p = softmax_j(scale q k_j),   C = covariance of the keys under p,   k_mean = sum p k
 //   probe = (C + ridge I)^-1 (k_mean - q),   out = sum_j p_j (1 - (k_j - k_mean) probe) v_j,
 // which is Parallax (parallax.h) with the best probe. A reference for small models: one factorisation
-// of a [d, d] matrix per query and head, all arithmetic in f64. The CPU alone implements it.
+// of a [d, d] matrix per query and head, all arithmetic in f64, on the host for any device.
 #pragma once
 
 #include "backend/attention.h"
@@ -23,14 +23,13 @@ struct LlaGradients {
   Tensor dq, dk, dv;
 };
 
-namespace cpu {
-
-/// Shapes as in attention_forward. Rows outside every segment, and those that see nothing, get 0.
-void lla_forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
-                 const LlaOptions& options, Tensor& out);
-/// Writes all gradients; deterministic. Everything is recomputed from the inputs.
-void lla_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d_out,
-                  const AttentionPlan& plan, const LlaOptions& options, LlaGradients& gradients);
-
-}  // namespace cpu
 }  // namespace lh
+
+LH_BACKENDS(
+    /// Shapes as in attention_forward. Rows outside every segment, and those that see nothing, get 0.
+    void lla_forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
+                     const LlaOptions& options, Tensor& out);
+    /// Writes all gradients; deterministic. Everything is recomputed from the inputs.
+    void lla_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d_out,
+                      const AttentionPlan& plan, const LlaOptions& options,
+                      LlaGradients& gradients);)

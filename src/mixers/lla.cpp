@@ -11,11 +11,7 @@ LlaMixer::LlaMixer(const MixerContext& context)
       options_{context.config.ridge, context.config.frozen_ridge},
       prefix_(context.prefix),
       dtype_(context.store.compute_dtype()),
-      device_(context.store.device()) {
-  if (!device_.is_cpu())
-    fail<ConfigError>("{}: an lla mixer computes on the CPU only; set run.device: cpu",
-                      context.prefix);
-}
+      device_(context.store.device()) {}
 
 Variable LlaMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   const auto [q, k, v] = projections_.project(x, layout);

@@ -1,5 +1,5 @@
 // Exact local linear attention (arXiv 2510.01450): the reference that Parallax approximates, for small
-// models on the CPU.
+// models; its attention is computed on the host.
 #pragma once
 
 #include "mixers/attention_projections.h"
