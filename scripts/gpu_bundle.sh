@@ -6,8 +6,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=build/gpu
-# Without oneDNN, whose library alone would fill the bundle.
+# Without oneDNN and NCCL, of which each library alone would fill the bundle.
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLH_CUDA=ON -DLH_DNNL_LIBRARY=OFF \
+  -DLH_NCCL_LIBRARY=OFF \
   -DCMAKE_CUDA_ARCHITECTURES=90a-real \
   -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -Wno-dev >/dev/null
 cmake --build "$build" --target longhand cuda_tests device_tests kernel_test_xpu_plain
