@@ -8,11 +8,11 @@ namespace lh::kernels::decode {
 void launch(const AttentionDecodeParams<float>& p, xpu::Stream stream);
 void launch(const AttentionDecodeParams<xpu::bf16>& p, xpu::Stream stream);
 
-template <class T>
-unsigned blocks(const AttentionDecodeParams<T>& p) {
+template <class Params>
+unsigned blocks(const Params& p) {
   return static_cast<unsigned>(p.sequences) * static_cast<unsigned>(p.splits) *
          static_cast<unsigned>(p.kv_heads) *
-         static_cast<unsigned>(attention_decode_row_tiles(p.tokens, p.heads, p.kv_heads));
+         static_cast<unsigned>(attention_decode_row_tiles(p));
 }
 
 }  // namespace lh::kernels::decode

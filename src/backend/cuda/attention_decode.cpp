@@ -51,7 +51,7 @@ void decode(kernels::AttentionDecodeParams<T>& p, const AttentionPlan& plan, Dev
   p.segments = schedule_of(plan, 0, 0, device).view.segments;
   p.sequences = narrow(static_cast<int64_t>(segments.size()), "attention", "sequences");
   for (const kernels::AttentionSegment& s : segments) p.tokens = std::max(p.tokens, s.query_length);
-  const int row_tiles = kernels::attention_decode_row_tiles(p.tokens, p.heads, p.kv_heads);
+  const int row_tiles = kernels::attention_decode_row_tiles(p);
   const int slots = decode_device(device, 0).multiprocessors * kernels::kAttentionDecodeBlocks;
   const auto split =
       kernels::attention_decode_split(segments, p.mask, p.kv_heads * row_tiles, slots);
