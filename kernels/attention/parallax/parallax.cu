@@ -4,6 +4,7 @@
 #include "kernels/attention/parallax.h"
 
 #include "kernels/attention/checks.h"
+#include "kernels/attention/decode/launch.h"
 #include "kernels/attention/parallax/dispatch.h"
 
 namespace lh::kernels {
@@ -19,11 +20,9 @@ void require_parallax(const P& p, const std::string& op) {
   require(p.bias == nullptr, op, "no bias is supported, got one");
 }
 
-}  // namespace
-
-template <class T>
-void parallax_fwd(const ParallaxFwdParams<T>& p, xpu::Stream stream) {
-  const std::string op = "parallax_fwd";
+/// What training and decoding name alike.
+template <class P>
+void require_forward(const P& p, const std::string& op) {
   require_parallax(p, op);
   require(p.partial == nullptr, op, "no partial result is supported, got a place for one");
   require_rows(p.q, p.q_stride, op, "q");
@@ -32,6 +31,14 @@ void parallax_fwd(const ParallaxFwdParams<T>& p, xpu::Stream stream) {
   require_rows(p.v, p.v_stride, op, "v");
   require_rows(p.out, p.out_stride, op, "out");
   require_rows(p.intercept, p.intercept_stride, op, "intercept");
+}
+
+}  // namespace
+
+template <class T>
+void parallax_fwd(const ParallaxFwdParams<T>& p, xpu::Stream stream) {
+  const std::string op = "parallax_fwd";
+  require_forward(p, op);
   if (p.schedule.query_tile_count == 0) return;
   checks::require_tile(p.schedule.query_tile_rows,
                        parallax_tiles<T>(p.head_dim, p.value_dim).fwd, op);
@@ -71,6 +78,14 @@ void parallax_bwd(const ParallaxBwdParams<T>& p, xpu::Stream stream) {
   parallax::launch_bwd(p, stream);
 }
 
+template <class T>
+void parallax_decode(const ParallaxDecodeParams<T>& p, xpu::Stream stream) {
+  const std::string op = "parallax_decode";
+  require_forward(p, op);
+  decode::require_batch(p, op);
+  if (p.sequences > 0) parallax::launch_decode(p, stream);
+}
+
 template <>
 AttentionTiles parallax_tiles<float>(int, int) {
   return {32, 32, 32};
@@ -87,5 +102,7 @@ template void parallax_bwd_prepare(const ParallaxBwdParams<float>&, xpu::Stream)
 template void parallax_bwd_prepare(const ParallaxBwdParams<xpu::bf16>&, xpu::Stream);
 template void parallax_bwd(const ParallaxBwdParams<float>&, xpu::Stream);
 template void parallax_bwd(const ParallaxBwdParams<xpu::bf16>&, xpu::Stream);
+template void parallax_decode(const ParallaxDecodeParams<float>&, xpu::Stream);
+template void parallax_decode(const ParallaxDecodeParams<xpu::bf16>&, xpu::Stream);
 
 }  // namespace lh::kernels
