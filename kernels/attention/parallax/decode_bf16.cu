@@ -95,17 +95,21 @@ __global__ void __launch_bounds__(kThreads) parallax_decode_bf16_kernel(
       const int column = key + 8 * (j / 2) + 2 * t + j % 2;
       if (masked && !visible(p.mask, position, column, w.segment.key_length)) s[j] = -kInf;
     }
-    const float correction = state.add<4, true>(s, u, to_log2);
+    const Rescale rescale = state.add<4, true>(s, u, to_log2);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       su[0][j / 2][j % 2] = s[j];
       su[0][j / 2][2 + j % 2] = u[j];
     }
-    if (xpu::ballot(correction != 1.0f)) {  // rare once the largest scores have been seen
+    if (xpu::ballot(rescale.factor != 1.0f)) {  // rare once the largest scores have been seen
 #pragma unroll
       for (int n = 0; n < kD / 8; ++n) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) out[0][n][e] *= correction;
+        for (int c = 0; c < 2; ++c) {
+          float &plain = out[0][n][c], &centred = out[0][n][2 + c];
+          centred = (centred - rescale.shift * plain) * rescale.factor;
+          plain *= rescale.factor;
+        }
       }
     }
     softmax::multiply_weights<kD, 1, kTile>(out, su, k_tile + kTile * kD);

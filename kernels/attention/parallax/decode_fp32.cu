@@ -96,21 +96,24 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < 2; ++i) {
       s[i][0] = softmax::fp32::score(p.mask, s[i][0], p.scale, 0.0f, positions[i], key,
                                      w.segment.key_length);
-      const float correction = state[i].add<8, false>(s[i], u[i]);
+      const Rescale rescale = state[i].add<8, false>(s[i], u[i]);
       weights[y + 4 * i][x] = s[i][0];
       weights[kRows + y + 4 * i][x] = u[i][0];
-      if (x == 0) weights[y + 4 * i][kTile] = correction;
+      if (x == 0) {
+        weights[y + 4 * i][kTile] = rescale.factor;
+        weights[kRows + y + 4 * i][kTile] = rescale.shift;
+      }
     }
     xpu::sync_warp();  // the lanes change owners: from rows to columns
     if (column >= p.value_dim) continue;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (r >= w.rows) continue;
-      const float correction = weights[r][kTile];
+      const float factor = weights[r][kTile], shift = weights[kRows + r][kTile];
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        out[r][e] *= correction;
-        out[kRows + r][e] *= correction;
+        out[kRows + r][e] = (out[kRows + r][e] - shift * out[r][e]) * factor;
+        out[r][e] *= factor;
       }
     }
 #pragma unroll 1

@@ -57,13 +57,14 @@ __global__ void __launch_bounds__(kThreads, 1)
         s[i][j] = score(p.mask, s[i][j], p.scale, 0.0f, first + own_y() + 16 * i,
                         key + own_x() + 16 * j, segment.key_length);
       }
-      const float correction = state[i].add<16, false>(s[i], u[i]);
+      const Rescale rescale = state[i].add<16, false>(s[i], u[i]);
 #pragma unroll
       for (int c = 0; c < kC; ++c) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          plain[i][c][e] *= correction;
-          out[i][c][e] *= correction;
+          float& centred = out[i][c][e];
+          centred = (centred - rescale.shift * plain[i][c][e]) * rescale.factor;
+          plain[i][c][e] *= rescale.factor;
         }
       }
     }

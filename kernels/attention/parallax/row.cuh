@@ -28,47 +28,62 @@ __device__ inline float exp_2(float x) {
   return kFast ? xpu::fast_exp2(x) : exp2f(x);
 }
 
+/// What a step of ProbeRow does to sums of values: plain is multiplied by factor, and the centred one
+/// becomes (centred - shift plain) factor.
+struct Rescale {
+  float factor, shift;
+};
+
 /// Online softmax of a row with a second sum, of weights times (u - center). The weights
 /// p_j (1 + mean(u) - u_j) do not change when a constant is taken from all u, and the sums lose the
-/// fewer digits the nearer it is to the mean: it is the mean over the first keys the row sees. kLanes
-/// neighbouring lanes hold a row.
+/// fewer digits the nearer it is to the mean. So the center moves to the mean so far whenever the maximum
+/// rises, that is when heavier keys than all before have come: sum p (u - c') v is sum p (u - c) v minus
+/// (c' - c) sum p v. kLanes neighbouring lanes hold a row.
 struct ProbeRow {
   float maximum = -kInf;  // in units of log 2
   float center = 0.0f;
   float sum = 0.0f, excess = 0.0f;  // of the weights, and of weights (u - center); of this lane
 
   /// s: scores, -inf where masked; they become weights. u becomes weights times (u - center). Scores
-  /// times `factor` are in units of log 2. Returns the factor for sums of values so far. The whole
-  /// warp calls it.
+  /// times `factor` are in units of log 2. The whole warp calls it.
   template <int kLanes, bool kFast, int kCount>
-  __device__ inline float add(float (&s)[kCount], float (&u)[kCount], float factor = 1.0f) {
+  __device__ inline Rescale add(float (&s)[kCount], float (&u)[kCount], float factor = 1.0f) {
     float top = s[0];
 #pragma unroll
     for (int i = 1; i < kCount; ++i) top = fmaxf(top, s[i]);
     top = fmaxf(maximum, lanes_max<kLanes>(top) * factor);
     const float base = top == -kInf ? 0.0f : top;  // a row that saw nothing so far
-    const float correction = exp_2<kFast>(maximum - base);
-    const bool begins = maximum == -kInf && top > -kInf;
+    Rescale rescale{exp_2<kFast>(maximum - base), 0.0f};
     maximum = top;
-    float partial = 0.0f, weighted = 0.0f;
+    float partial = 0.0f;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       s[i] = exp_2<kFast>(s[i] * factor - base);
+      u[i] -= center;
       partial += s[i];
-      weighted += s[i] * u[i];
     }
-    if (xpu::ballot(begins)) {
-      const float total = lanes_sum<kLanes>(partial), all = lanes_sum<kLanes>(weighted);
-      if (begins) center = all / total;
+    if (xpu::ballot(rescale.factor != 1.0f)) {  // rare once the largest scores have been seen
+      float beyond = excess * rescale.factor;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) beyond += s[i] * u[i];
+      const float total = lanes_sum<kLanes>(sum * rescale.factor + partial);
+      beyond = lanes_sum<kLanes>(beyond);
+      if (rescale.factor != 1.0f && total > 0.0f) {
+        rescale.shift = beyond / total;
+        center += rescale.shift;
+        excess -= rescale.shift * sum;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) u[i] -= rescale.shift;
+      }
     }
-    sum = sum * correction + partial;
-    excess *= correction;
+    sum = sum * rescale.factor + partial;
+    excess *= rescale.factor;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      u[i] = s[i] * (u[i] - center);
+      u[i] *= s[i];
       excess += u[i];
     }
-    return correction;
+    return rescale;
   }
 
   /// Adds up the lanes of the row; what follows is of the whole row.
