@@ -31,9 +31,10 @@ using xpu::bf16;
 template <int kD_>
 struct BwdConfig {
   static constexpr int kD = kD_, kM = 16 * kWarps;
-  static constexpr int kN = kD > 64 ? 32 : 64;  // rows that pass at a time
+  static constexpr int kN = kD > 64 ? 32 : 64;        // keys that pass at a time
+  static constexpr int kQueries = kD == 96 ? 16 : kN; // queries; 32 rows of 96 spill
   static constexpr std::size_t kQueryBytes = (3 * kM + 2 * 2 * kN) * kD * sizeof(bf16);
-  static constexpr std::size_t kKeyBytes = (2 * kM + 2 * 3 * kN) * kD * sizeof(bf16);
+  static constexpr std::size_t kKeyBytes = (2 * kM + 2 * 3 * kQueries) * kD * sizeof(bf16);
 };
 
 template <class Config>
@@ -137,7 +138,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class Config>
 __global__ void __launch_bounds__(kThreads)
     parallax_bwd_dkv_bf16_kernel(const ParallaxBwdParams<bf16> p) {
-  constexpr int kD = Config::kD, kM = Config::kM, kN = Config::kN, kStage = 3 * kN * kD;
+  constexpr int kD = Config::kD, kM = Config::kM, kN = Config::kQueries, kStage = 3 * kN * kD;
   XPU_DYN_SHARED(bf16, k_tile);
   XPU_SHARED(float, stat_tiles, [2][4][kN]);  // stage; lse, total, plain, mean
   bf16* const v_tile = k_tile + kM * kD;
