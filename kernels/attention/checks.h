@@ -11,14 +11,20 @@ inline void require(bool condition, const std::string& op, const std::string& wh
   if (!condition) throw xpu::Error(op + ": " + what);
 }
 
-/// Head sizes, heads, scale and mask of a params struct over T.
+inline void require_tile(int built, int wanted, const std::string& op) {
+  require(built == wanted, op,
+          "the schedule has tiles of " + std::to_string(wanted) + " rows, got " +
+              std::to_string(built));
+}
+
+/// Head sizes up to `most`, heads, scale and mask of a params struct over T.
 template <template <class> class Params, class T>
-void require_shape(const Params<T>& p, const std::string& op) {
+void require_shape(const Params<T>& p, const std::string& op, int most = 256) {
   constexpr int kUnit = sizeof(T) == 4 ? 4 : 16;  // a vector load; a step of the tensor cores
-  const auto supported = [](int dim) { return dim > 0 && dim <= 256 && dim % kUnit == 0; };
+  const auto supported = [&](int dim) { return dim > 0 && dim <= most && dim % kUnit == 0; };
   require(supported(p.head_dim) && supported(p.value_dim), op,
-          "head dims are multiples of " + std::to_string(kUnit) + " up to 256, got " +
-              std::to_string(p.head_dim) + " and " + std::to_string(p.value_dim));
+          "head dims are multiples of " + std::to_string(kUnit) + " up to " + std::to_string(most) +
+              ", got " + std::to_string(p.head_dim) + " and " + std::to_string(p.value_dim));
   require(p.heads > 0 && p.kv_heads > 0 && p.heads % p.kv_heads == 0, op,
           "heads is a multiple of kv_heads, got " + std::to_string(p.heads) + " and " +
               std::to_string(p.kv_heads));

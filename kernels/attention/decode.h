@@ -13,6 +13,9 @@ namespace lh::kernels {
 /// read on the device only, so a captured launch may be replayed after they changed.
 template <class T>
 struct AttentionDecodeParams {
+  /// Query rows of a block, the (token, query head) pairs that share a kv head, and sums of values
+  /// that each leaves.
+  static constexpr int kRows = 16, kSums = 1;
   const T* q = nullptr;         // [nq, heads, head_dim]
   const T* k = nullptr;         // [cache rows, kv_heads, head_dim]
   const T* v = nullptr;         // [cache rows, kv_heads, value_dim]
@@ -33,28 +36,26 @@ struct AttentionDecodeParams {
   int* counters = nullptr;     // attention_decode_counters ints, all 0; 0 again after the launch
 };
 
-/// Query rows of a block: the (token, query head) pairs that share a kv head.
-constexpr int kAttentionDecodeRows = 16;
-
 /// Blocks that work on the same keys of the same kv head.
-XPU_HD int attention_decode_row_tiles(int tokens, int heads, int kv_heads) {
-  const int rows = tokens * (heads / kv_heads);
-  return (rows + kAttentionDecodeRows - 1) / kAttentionDecodeRows;
+template <class Params>
+XPU_HD int attention_decode_row_tiles(const Params& p) {
+  const int rows = p.tokens * (p.heads / p.kv_heads);
+  return (rows + Params::kRows - 1) / Params::kRows;
 }
 
 /// Ints of AttentionDecodeParams::counters. Launches that may run at the same time need their own.
-template <class T>
-std::size_t attention_decode_counters(const AttentionDecodeParams<T>& p) {
+template <class Params>
+std::size_t attention_decode_counters(const Params& p) {
   if (p.splits <= 1) return 0;
   return static_cast<std::size_t>(p.sequences) * static_cast<std::size_t>(p.kv_heads) *
-         static_cast<std::size_t>(attention_decode_row_tiles(p.tokens, p.heads, p.kv_heads));
+         static_cast<std::size_t>(attention_decode_row_tiles(p));
 }
 
 /// Floats of AttentionDecodeParams::workspace.
-template <class T>
-std::size_t attention_decode_workspace(const AttentionDecodeParams<T>& p) {
-  return attention_decode_counters(p) * static_cast<std::size_t>(p.splits) * kAttentionDecodeRows *
-         (static_cast<std::size_t>(p.value_dim) + 1);
+template <class Params>
+std::size_t attention_decode_workspace(const Params& p) {
+  return attention_decode_counters(p) * static_cast<std::size_t>(p.splits) * Params::kRows *
+         Params::kSums * (static_cast<std::size_t>(p.value_dim) + 1);
 }
 
 /// T = float and xpu::bf16. One launch. Throws xpu::Error for what attention_fwd refuses, a page size

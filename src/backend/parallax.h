@@ -5,7 +5,7 @@
 //   intercept = sum_j p_j v_j     out = sum_j p_j (1 + m - u_j) v_j
 //             = intercept - sum_j p_j (v_j - intercept) (k_j - sum p k)^T r
 //
-// A probe of zeros gives softmax attention. The CPU alone implements it so far.
+// A probe of zeros gives softmax attention.
 #pragma once
 
 #include "backend/attention.h"
@@ -30,16 +30,14 @@ struct ParallaxGradients {
   Tensor dq, dr, dk, dv;
 };
 
-namespace cpu {
-
-/// Writes every tensor of `result`, which the caller allocates. Rows outside every segment, and those
-/// that see nothing, get 0 (lse -inf). ShapeError when operands do not fit.
-void parallax_forward(const ParallaxInputs& inputs, const AttentionPlan& plan,
-                      ParallaxResult& result);
-/// Writes all gradients; deterministic, sums over a group's query heads in f32 (f64).
-void parallax_backward(const ParallaxInputs& inputs, const ParallaxResult& result,
-                       const Tensor& d_out, const AttentionPlan& plan,
-                       ParallaxGradients& gradients);
-
-}  // namespace cpu
 }  // namespace lh
+
+LH_BACKENDS(
+    /// Writes every tensor of `result`, which the caller allocates. Rows outside every segment, and
+    /// those that see nothing, get 0 (lse -inf). ShapeError when operands do not fit.
+    void parallax_forward(const ParallaxInputs& inputs, const AttentionPlan& plan,
+                          ParallaxResult& result);
+    /// Writes all gradients; deterministic, sums over a group's query heads in f32 (f64).
+    void parallax_backward(const ParallaxInputs& inputs, const ParallaxResult& result,
+                           const Tensor& d_out, const AttentionPlan& plan,
+                           ParallaxGradients& gradients);)

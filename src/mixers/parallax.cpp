@@ -21,9 +21,6 @@ ParallaxMixer::ParallaxMixer(const MixerContext& context)
       prefix_(context.prefix),
       dtype_(context.store.compute_dtype()),
       device_(context.store.device()) {
-  if (!device_.is_cpu())
-    fail<ConfigError>("{}: a parallax mixer computes on the CPU only; set run.device: cpu",
-                      context.prefix);
   if (context.model.qk_norm)
     r_norm_.emplace(context.store, context.prefix + ".r_norm", projections_.head_dim(),
                     context.model.rms_norm_eps, context.config.zero_probe ? 0 : 1);

@@ -18,6 +18,7 @@ class ParallaxMixer final : public TokenMixer {
   Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                           MixerCache& cache) const override;
   MixerFlops flops(const SequenceLayout& layout) const override;
+  bool is_recordable() const override { return projections_.is_recordable(); }
   ContextParallelClass context_parallel_class() const override {
     return mask_.window > 0 ? ContextParallelClass::kHalo : ContextParallelClass::kLogSumExp;
   }

@@ -9,7 +9,7 @@
 namespace lh {
 
 /// q [nq, heads, d], k, v [nk, kv_heads, d] -> [nq, heads, d_v] (backend/lla.h). For small models: a
-/// [d, d] system per query and head. CPU only; an error says so elsewhere.
+/// [d, d] system per query and head, solved on the host for any device.
 Variable lla_attention(const Variable& q, const Variable& k, const Variable& v,
                        std::shared_ptr<const AttentionPlan> plan, const LlaOptions& options);
 

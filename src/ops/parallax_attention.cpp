@@ -12,17 +12,14 @@ constexpr const char* kOp = "parallax_attention";
 
 void check_rank_of_all(const ParallaxInputs& in) {
   for (const auto& [t, name] :
-       {std::pair{&in.q, "q"}, {&in.r, "r"}, {&in.k, "k"}, {&in.v, "v"}}) {
+       {std::pair{&in.q, "q"}, {&in.r, "r"}, {&in.k, "k"}, {&in.v, "v"}})
     check_rank(*t, 3, kOp, name);
-    if (!t->device().is_cpu())
-      fail("[{}] has no CUDA path: set run.device: cpu, or use a softmax mixer", kOp);
-  }
 }
 
-/// A contiguous copy in double.
+/// A contiguous copy in double on the CPU.
 Tensor in_double(const Tensor& t) {
   Tensor wide = Tensor::empty(t.shape(), DType::kF64);
-  cpu::copy(t, wide);
+  cpu::copy(t.to(kCpuDevice), wide);
   return wide;
 }
 
@@ -34,10 +31,12 @@ ParallaxAttention parallax_attention(const Variable& q, const Variable& r, const
   const ParallaxInputs inputs{q.value(), r.value(), k.value(), v.value()};
   check_rank_of_all(inputs);
   const Shape out{q.size(0), q.size(1), v.size(2)}, rows{q.size(0), q.size(1)};
-  ParallaxResult result{Tensor::empty(out, q.dtype()), Tensor::empty(out, q.dtype()),
-                        Tensor::empty(rows, sum_dtype(q.dtype())),
-                        Tensor::empty(rows, sum_dtype(q.dtype()))};
-  cpu::parallax_forward(inputs, *plan, result);
+  const DType sums = sum_dtype(q.dtype());
+  const Device device = q.device();
+  ParallaxResult result{
+      Tensor::empty(out, q.dtype(), device), Tensor::empty(out, q.dtype(), device),
+      Tensor::empty(rows, sums, device), Tensor::empty(rows, sums, device)};
+  LH_DISPATCH(device, kOp, parallax_forward(inputs, *plan, result));
   const Variable output = record(
       kOp, {q, r, k, v}, result.out,
       [q = Saved(q), r = Saved(r), k = Saved(k), v = Saved(v), result,
@@ -45,7 +44,8 @@ ParallaxAttention parallax_attention(const Variable& q, const Variable& r, const
         const ParallaxInputs in{q.get(), r.get(), k.get(), v.get()};
         ParallaxGradients d{Tensor::empty_like(in.q), Tensor::empty_like(in.r),
                             Tensor::empty_like(in.k), Tensor::empty_like(in.v)};
-        cpu::parallax_backward(in, result, gradients.output(), *plan, d);
+        LH_DISPATCH(in.q.device(), kOp,
+                    parallax_backward(in, result, gradients.output(), *plan, d));
         gradients.add(0, d.dq);
         gradients.add(1, d.dr);
         gradients.add(2, d.dk);

@@ -16,8 +16,7 @@ struct ParallaxAttention {
 };
 
 /// q and probe r [nq, heads, d], k, v [nk, kv_heads, d] -> [nq, heads, d_v]: softmax attention minus
-/// the covariance of values and keys times r (backend/parallax.h). CPU only so far; an error says so
-/// elsewhere.
+/// the covariance of values and keys times r (backend/parallax.h).
 ParallaxAttention parallax_attention(const Variable& q, const Variable& r, const Variable& k,
                                      const Variable& v, std::shared_ptr<const AttentionPlan> plan);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/attention.h"
+#include "support/compare.h"
 
 namespace lh::test {
 
@@ -149,14 +150,6 @@ inline Tensor to_tensor(const std::vector<double>& values, const Shape& shape, D
       t.data<T>()[i] = T(static_cast<accumulate_t<T>>(values[i]));
   });
   return t;
-}
-
-inline std::vector<double> to_doubles(const Tensor& t) {
-  std::vector<double> values(static_cast<size_t>(t.numel()));
-  dispatch_float(t.dtype(), "to_doubles", [&]<typename T>() {
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(t.data<T>()[i]);
-  });
-  return values;
 }
 
 /// Largest |x - r| / (|r| + size): size is the root mean square of the reference, or 0.1 where that

@@ -12,6 +12,7 @@
 #include "backend/loss.h"
 #include "backend/matmul.h"
 #include "backend/norm.h"
+#include "backend/parallax.h"
 #include "backend/reduce.h"
 #include "backend/rope.h"
 #include "runtime/gpu.h"
@@ -142,6 +143,24 @@ std::vector<Operation> operations() {
          cuda::attention_backward(t[0], t[1], t[2], t[3], t[4], t[5], plan, t[6], t[7], t[8]);
        },
        {0, 1, 2, 3, 5, 6, 7, 8}},
+      {"parallax",
+       {f32({6, 4, 16}), f32({6, 4, 16}), f32({6, 2, 16}), f32({6, 2, 16}), f32({6, 4, 16}),
+        f32({6, 4, 16}), f32({6, 4}), f32({6, 4})},
+       [plan](auto& t) {
+         ParallaxResult result{t[4], t[5], t[6], t[7]};
+         cuda::parallax_forward({t[0], t[1], t[2], t[3]}, plan, result);
+       },
+       {0, 1, 2, 3, 4, 5}},
+      {"parallax_backward",
+       {f32({6, 4, 16}), f32({6, 4, 16}), f32({6, 2, 16}), f32({6, 2, 16}), f32({6, 4, 16}),
+        f32({6, 4, 16}), f32({6, 4}), f32({6, 4}), f32({6, 4, 16}), f32({6, 4, 16}),
+        f32({6, 4, 16}), f32({6, 2, 16}), f32({6, 2, 16})},
+       [plan](auto& t) {
+         ParallaxGradients gradients{t[9], t[10], t[11], t[12]};
+         cuda::parallax_backward({t[0], t[1], t[2], t[3]}, {t[4], t[5], t[6], t[7]}, t[8], plan,
+                                 gradients);
+       },
+       {0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12}},
   };
 }
 

@@ -1,11 +1,10 @@
 // Every operation of the CUDA backend against the CPU backend on the same inputs, and both against
 // the CPU backend in fp64: the device may be twice as far from fp64 as the CPU, and a little more
 // where sums are short. Built with LH_CUDA=ON (runs where there is a device) and EMULATED.
-#include <doctest/doctest.h>
+#include "backend/cuda_case.h"
 
 #include "backend/attention.h"
 #include "backend/cuda/attention_decode.h"
-#include "backend/elementwise.h"
 #include "backend/embedding.h"
 #include "backend/matmul.h"
 #include "backend/norm.h"
@@ -13,81 +12,11 @@
 #include "backend/reduce.h"
 #include "backend/rope.h"
 #include "backend/utility_gate.h"
-#include "runtime/gpu.h"
-#include "support/compare.h"
 
 namespace {
 
 using namespace lh;
 using namespace lh::test;
-
-constexpr Device kGpu{DeviceKind::kCuda, 0};
-constexpr DType kTypes[] = {DType::kF32, DType::kBF16};
-
-bool no_device() {
-  if (gpu::device_count() > 0) return false;
-  MESSAGE("SKIPPED: no CUDA device (" << gpu::unavailable_reason() << ")");
-  return true;
-}
-
-/// The values of a tensor in another dtype on the CPU.
-Tensor as(const Tensor& t, DType dtype) {
-  Tensor result = Tensor::empty(t.shape(), dtype);
-  cpu::copy(t, result);
-  return result;
-}
-
-/// Runs `op(inputs, outputs)` on the CPU in `dtype` and in f64 and on the device, starting from equal
-/// inputs and outputs, and compares every output. Integer inputs keep their type; outputs flagged
-/// `sum` are f32 (f64 in f64).
-struct Case {
-  std::vector<Tensor> inputs;   // floating ones in f64
-  std::vector<Tensor> outputs;  // in f64, with what they hold before
-  std::vector<bool> sums;
-
-  template <typename Cpu, typename Gpu>
-  void check(DType dtype, double slack, Cpu&& on_cpu, Gpu&& on_gpu) const {
-    const auto made = [&](DType type, Device device, std::vector<Tensor>& in,
-                          std::vector<Tensor>& out) {
-      for (const Tensor& t : inputs)
-        in.push_back((is_floating(t.dtype()) ? as(as(t, dtype), type) : t).to(device));
-      for (size_t i = 0; i < outputs.size(); ++i) {
-        const DType kept = sums[i] ? DType::kF32 : dtype;
-        const DType target = type == DType::kF64 ? DType::kF64 : kept;
-        out.push_back(as(as(outputs[i], kept), target).to(device));
-      }
-    };
-    std::vector<Tensor> in64, out64, in, out, in_gpu, out_gpu;
-    made(DType::kF64, kCpuDevice, in64, out64);
-    made(dtype, kCpuDevice, in, out);
-    made(dtype, kGpu, in_gpu, out_gpu);
-    on_cpu(in64, out64);
-    on_cpu(in, out);
-    on_gpu(in_gpu, out_gpu);
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      CAPTURE(i);
-      CAPTURE(std::string(dtype_name(dtype)));
-      LH_CHECK_TWICE(out_gpu[i].to(kCpuDevice), out[i], to_doubles(out64[i]), slack);
-    }
-  }
-};
-
-Tensor normal(const Shape& shape, uint64_t seed, double scale = 1) {
-  return random_tensor(shape, DType::kF64, seed, scale);
-}
-
-// The same code for both backends; the namespaces differ.
-#define LH_BOTH(dtype, slack, call)                                               \
-  check(                                                                          \
-      dtype, slack,                                                               \
-      [&](std::vector<Tensor>& in, std::vector<Tensor>& out) {                    \
-        using namespace lh::cpu;                                                  \
-        (void)in, (void)out, call;                                                \
-      },                                                                          \
-      [&](std::vector<Tensor>& in, std::vector<Tensor>& out) {                    \
-        using namespace lh::cuda;                                                 \
-        (void)in, (void)out, call;                                                \
-      })
 
 TEST_CASE("cuda elementwise operations equal the CPU's") {
   if (no_device()) return;

@@ -90,6 +90,20 @@ double parameter_difference(const Trained& a, const Trained& b, DType dtype) {
   return worst / moved;
 }
 
+/// Logits through the caches: of a prompt, a piece that follows it, single tokens.
+void check_decoding(const Decoder& cpu, const Decoder& gpu) {
+  DecoderCache on_cpu = cpu.make_cache(30), on_gpu = gpu.make_cache(30);
+  const Document tokens = random_document(30, 40, 7);
+  for (int64_t i = 0, count = 20; i < 30; i += count, count = i == 20 ? 4 : 1) {
+    const Document next(tokens.begin() + i, tokens.begin() + i + count);
+    const Tensor input = Tensor::from(next, {static_cast<int64_t>(next.size())});
+    const auto want = to_doubles(cpu.next_logits(input, on_cpu));
+    const auto got = to_doubles(gpu.next_logits(input.to(kGpu), on_gpu).to(kCpuDevice));
+    for (size_t v = 0; v < want.size(); ++v) CHECK(std::abs(got[v] - want[v]) < 1e-2);
+  }
+  CHECK(on_gpu.bytes() == on_cpu.bytes());
+}
+
 TEST_CASE("cuda training steps equal the CPU's in f32 with both optimizers") {
   if (no_device()) return;
   for (const std::string optimizer : {"adamw", "muon"}) {
@@ -122,18 +136,45 @@ TEST_CASE("cuda steps and decoding of self-pruning layers equal the CPU's in eve
     }
     CHECK(parameter_difference(gpu, cpu, DType::kF32) < 0.01);
     if (mode != GateMode::kSoft) continue;
-    DecoderCache on_cpu = cpu.model->make_cache(30), on_gpu = gpu.model->make_cache(30);
-    const Document tokens = random_document(30, 40, 7);
-    // A prompt, a piece that follows it, single tokens.
-    for (int64_t i = 0, count = 20; i < 30; i += count, count = i == 20 ? 4 : 1) {
-      const Document next(tokens.begin() + i, tokens.begin() + i + count);
-      const Tensor input = Tensor::from(next, {static_cast<int64_t>(next.size())});
-      const auto want = to_doubles(cpu.model->next_logits(input, on_cpu));
-      const auto got = to_doubles(gpu.model->next_logits(input.to(kGpu), on_gpu).to(kCpuDevice));
-      for (size_t v = 0; v < want.size(); ++v) CHECK(std::abs(got[v] - want[v]) < 1e-2);
-    }
-    CHECK(on_gpu.bytes() == on_cpu.bytes());
+    check_decoding(*cpu.model, *gpu.model);
   }
+}
+
+ModelConfig parallax_config() {
+  ModelConfig config = model_config();
+  config.mixers = {{"wide", {.kind = "parallax", .output_gate = true}},
+                   {"local", {.kind = "parallax", .window = 6, .sinks = 2}}};
+  config.schedule = {"wide", "local"};
+  return config;
+}
+
+TEST_CASE("cuda steps and decoding of parallax layers equal the CPU's") {
+  if (no_device()) return;
+  const ModelConfig config = parallax_config();
+  const Trained cpu = train(kCpuDevice, DType::kF32, "muon", 2, "none", config);
+  const Trained gpu = train(kGpu, DType::kF32, "muon", 2, "none", config);
+  for (size_t i = 0; i < 2; ++i) {
+    CHECK(gpu.losses[i] == doctest::Approx(cpu.losses[i]).epsilon(1e-5));
+    CHECK(gpu.norms[i] == doctest::Approx(cpu.norms[i]).epsilon(1e-4));
+  }
+  CHECK(parameter_difference(gpu, cpu, DType::kF32) < 0.01);
+  check_decoding(*cpu.model, *gpu.model);
+}
+
+TEST_CASE("cuda training of parallax layers in bf16 is as near to f32 as the CPU's, and repeatable") {
+  if (no_device()) return;
+  const ModelConfig config = parallax_config();
+  const Trained exact = train(kCpuDevice, DType::kF32, "adamw", 1, "none", config);
+  const Trained cpu = train(kCpuDevice, DType::kBF16, "adamw", 1, "none", config);
+  const Trained gpu = train(kGpu, DType::kBF16, "adamw", 1, "none", config);
+  const Trained again = train(kGpu, DType::kBF16, "adamw", 1, "block", config);
+  CHECK(std::abs(gpu.losses[0] - exact.losses[0]) <
+        2 * std::abs(cpu.losses[0] - exact.losses[0]) + 0.01);
+  CHECK(std::abs(gpu.norms[0] - exact.norms[0]) <
+        2 * std::abs(cpu.norms[0] - exact.norms[0]) + 0.02 * exact.norms[0]);
+  for (size_t p = 0; p < gpu.model->parameters().all().size(); ++p)
+    CHECK(bitwise_equal(gpu.model->parameters().all()[p]->master.to(kCpuDevice),
+                        again.model->parameters().all()[p]->master.to(kCpuDevice)));
 }
 
 TEST_CASE("cuda training in bf16 is as near to f32 as the CPU's") {
@@ -248,14 +289,15 @@ struct GraphRun {
 /// Steps of two micro-batches whose documents differ from step to step; step 4 has many more of
 /// them. Between two steps, the model is evaluated.
 GraphRun run_with_graphs(const std::string& graphs, DType dtype, const std::string& optimizer_kind,
-                         const std::string& recompute, int steps = 9) {
+                         const std::string& recompute, int steps = 9,
+                         const ModelConfig& config = model_config()) {
   Recipe recipe;
   recipe.precision.cuda_graphs = graphs;
   recipe.precision.recompute = recompute;
   recipe.optim.kind = optimizer_kind;
   recipe.optim.learning_rate = 0.01;
   recipe.optim.clip_norm = 0.5;
-  Decoder model(model_config(), dtype, 3, kGpu);
+  Decoder model(config, dtype, 3, kGpu);
   const auto optimizer = make_optimizer(recipe.optim, model.parameters());
   StepState state;
   GraphRun run;
@@ -313,13 +355,18 @@ TEST_CASE("recorded steps equal launched ones bitwise, whatever the documents") 
   struct Setting {
     DType dtype;
     std::string optimizer, recompute;
+    ModelConfig config = model_config();
   };
   for (const Setting& setting : {Setting{DType::kF32, "adamw", "none"},
                                  Setting{DType::kBF16, "adamw", "block"},
-                                 Setting{DType::kBF16, "muon", "none"}}) {
+                                 Setting{DType::kBF16, "muon", "none"},
+                                 Setting{DType::kBF16, "muon", "none", parallax_config()}}) {
     CAPTURE(setting.optimizer);
-    const GraphRun one = run_with_graphs("off", setting.dtype, setting.optimizer, setting.recompute);
-    const GraphRun two = run_with_graphs("auto", setting.dtype, setting.optimizer, setting.recompute);
+    const auto run = [&](const char* graphs) {
+      return run_with_graphs(graphs, setting.dtype, setting.optimizer, setting.recompute, 9,
+                             setting.config);
+    };
+    const GraphRun one = run("off"), two = run("auto");
     CHECK(one.launches == 0);
     CHECK(two.launches >= 5);  // all but the first, and the one whose documents need more room
     CHECK(one.waits == 1);

@@ -8,7 +8,6 @@ namespace lh::kernels {
 
 template <class T>
 void attention_decode(const AttentionDecodeParams<T>& p, xpu::Stream stream) {
-  using checks::require;
   using checks::require_rows;
   const std::string op = "attention_decode";
   checks::require_shape(p, op);
@@ -20,16 +19,7 @@ void attention_decode(const AttentionDecodeParams<T>& p, xpu::Stream stream) {
   } else {
     require_rows(p.out, p.out_stride, op, "out");
   }
-  require(p.sequences >= 0 && p.tokens >= 1 && p.splits >= 1 && p.split_keys >= 0, op,
-          "sequences and split_keys of at least 0, tokens and splits of at least 1, got " +
-              std::to_string(p.sequences) + ", " + std::to_string(p.split_keys) + ", " +
-              std::to_string(p.tokens) + " and " + std::to_string(p.splits));
-  if (p.pages) {
-    require(p.page_size >= 16 && (p.page_size & (p.page_size - 1)) == 0, op,
-            "the page size is a power of two of at least 16, got " + std::to_string(p.page_size));
-  }
-  require(p.splits == 1 || (p.workspace && p.counters), op,
-          "more than one split needs workspace and counters, got none");
+  decode::require_batch(p, op);
   if (p.sequences > 0) decode::launch(p, stream);
 }
 

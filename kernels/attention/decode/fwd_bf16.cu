@@ -12,30 +12,15 @@
 // Roofline, an unmeasured estimate: the bytes of the cache. 32 sequences of 16384 tokens, 8 kv heads of
 //   128: 2.1 GB, 0.45 ms at 4.8 TB/s, 0.5 ms at the 90 % of it that a copy reaches. The products are 16 rows
 //   for any group: 17 GFLOP for 0.5 ms, 4 % of what mma.sync reaches.
+#include "kernels/attention/decode/finish.cuh"
 #include "kernels/attention/decode/launch.h"
-#include "kernels/attention/decode/split.cuh"
-#include "kernels/attention/softmax/tile.cuh"
+#include "kernels/attention/decode/ring_bf16.cuh"
 
 namespace lh::kernels {
 
 namespace decode {
 
-using xpu::bf16;
-
-constexpr int kTile = 16;
-
-template <int kD_, int kDV_>
-struct Config {
-  static constexpr int kD = kD_, kDV = kDV_;
-  static constexpr int kStages = kD + kDV <= 128 ? 4 : kD + kDV <= 256 ? 3 : 2;
-  static constexpr bool kHeld = kD <= 128;               // q stays in registers
-  static constexpr int kQuery = kHeld ? 0 : kRows * kD;  // elements
-  static constexpr int kStage = kTile * (kD + kDV);
-  static constexpr int kRing = kStages * kStage;
-  static constexpr int kPitch = kDV + 8;  // floats; rows 1 apart start 8 banks apart
-  static constexpr std::size_t kSharedBytes = (kWarps * kRing + kQuery) * sizeof(bf16);
-  static_assert(kRows * kPitch * sizeof(float) <= kRing * sizeof(bf16));
-};
+static_assert(kRows == kTileRows);
 
 template <class C>
 __global__ void __launch_bounds__(kThreads) attention_decode_bf16_kernel(
@@ -63,21 +48,14 @@ __global__ void __launch_bounds__(kThreads) attention_decode_bf16_kernel(
   }
   xpu::copy_async_commit();
 
-  // Tile i of this warp.
-  const int tiles = imax(0, (w.tile_end - w.tile_begin - warp + kWarps - 1) / kWarps);
-  const auto key_of = [&](int i) { return w.range.at(w.tile_begin + warp + i * kWarps) * kTile; };
+  const int tiles = warp_tiles(w, warp);
   const auto load_stage = [&](int i) {
     if (i < tiles) {
-      const int key = key_of(i), keys = imin(kTile, w.segment.key_length - key);
+      const int key = warp_key<kTile>(w, warp, i);
       const std::int64_t row = key_row(p, w, key);
-      bf16* stage = ring + i % kStages * C::kStage;
-      softmax::load_tile<kTile, kD, 32>(stage, p.k + row * p.k_stride + w.kv_head * p.head_dim,
-                                        p.k_stride, keys, p.head_dim);
-      softmax::load_tile<kTile, kDV, 32>(stage + kTile * kD,
-                                         p.v + row * p.v_stride + w.kv_head * p.value_dim,
-                                         p.v_stride, keys, p.value_dim);
+      load_keys<C>(p, w, key, row, ring + i % kStages * C::kStage);
       if (p.bias && lane < kTile) {
-        const bool valid = lane < keys;
+        const bool valid = key + lane < w.segment.key_length;
         xpu::copy_async<4>(&bias_rings[warp][i % kStages][lane],
                            p.bias + (row + (valid ? lane : 0)) * p.kv_heads + w.kv_head, valid);
       }
@@ -102,7 +80,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_bf16_kernel(
     xpu::copy_async_wait<kStages - 2>();
     xpu::sync_warp();  // the tile is there for all lanes, and all are done with the one before
     load_stage(i + kStages - 1);
-    const int key = key_of(i);
+    const int key = warp_key<kTile>(w, warp, i);
     const bf16* k_tile = ring + i % kStages * C::kStage;
     float s[1][2][4] = {};
 #pragma unroll

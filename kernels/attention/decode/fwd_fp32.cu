@@ -9,8 +9,9 @@
 // Determinism: bitwise, as fwd_bf16.cu.
 // Roofline, an unmeasured estimate: the bytes of the cache while tokens x group is at most 8 or so: 32
 //   sequences of 16384 tokens, 8 kv heads of 128: 4.3 GB, 0.9 ms at 4.8 TB/s.
+#include "kernels/attention/decode/finish.cuh"
 #include "kernels/attention/decode/launch.h"
-#include "kernels/attention/decode/split.cuh"
+#include "kernels/attention/decode/ring_fp32.cuh"
 #include "kernels/attention/softmax/fp32_tile.h"
 
 namespace lh::kernels {
@@ -19,22 +20,7 @@ namespace decode {
 
 namespace fp32 {
 
-constexpr int kTile = 8, kPad = 4, kStages = 2;
 constexpr int kWeightPitch = kTile + 4;  // a row's weights, then its correction
-
-XPU_HD int stage_floats(int head_dim, int value_dim) {
-  return kTile * (head_dim + kPad + value_dim);
-}
-
-/// Starts copying rows [0, rows) of d floats; the rest of the tile's rows become zero. One warp.
-__device__ inline void load_tile(float* tile, int pitch, const float* global, std::int64_t stride,
-                                 int rows, int d) {
-  for (int i = threadIdx.x % 32; i < kTile * d / 4; i += 32) {
-    const int row = i / (d / 4), column = i % (d / 4) * 4;
-    xpu::copy_async<16>(tile + row * pitch + column,
-                        row < rows ? global + row * stride + column : global, row < rows);
-  }
-}
 
 /// kC: groups of 128 value columns.
 template <int kC>
@@ -61,19 +47,14 @@ __global__ void __launch_bounds__(kThreads)
   }
   xpu::copy_async_commit();
 
-  // Tile i of this warp.
-  const int tiles = imax(0, (w.tile_end - w.tile_begin - warp + kWarps - 1) / kWarps);
-  const auto key_of = [&](int i) { return w.range.at(w.tile_begin + warp + i * kWarps) * kTile; };
+  const int tiles = warp_tiles(w, warp);
   const auto load_stage = [&](int i) {
     if (i < tiles) {
-      const int key = key_of(i), keys = imin(kTile, w.segment.key_length - key);
+      const int key = warp_key<kTile>(w, warp, i);
       const std::int64_t row = key_row(p, w, key);
-      float* stage = ring + i % kStages * stage_size;
-      load_tile(stage, q_pitch, p.k + row * p.k_stride + w.kv_head * d, p.k_stride, keys, d);
-      load_tile(stage + kTile * q_pitch, p.value_dim,
-                p.v + row * p.v_stride + w.kv_head * p.value_dim, p.v_stride, keys, p.value_dim);
+      load_keys(p, w, key, row, ring + i % kStages * stage_size);
       if (p.bias && lane < kTile) {
-        const bool valid = lane < keys;
+        const bool valid = key + lane < w.segment.key_length;
         xpu::copy_async<4>(&bias_rings[warp][i % kStages][lane],
                            p.bias + (row + (valid ? lane : 0)) * p.kv_heads + w.kv_head, valid);
       }
@@ -96,7 +77,7 @@ __global__ void __launch_bounds__(kThreads)
     xpu::copy_async_wait<kStages - 2>();
     xpu::sync_warp();  // the tile is there for all lanes, and all are done with the one before
     load_stage(tile + kStages - 1);
-    const int key = key_of(tile) + x;
+    const int key = warp_key<kTile>(w, warp, tile) + x;
     const float* k_row = ring + tile % kStages * stage_size + x * q_pitch;
     const float* v_tile = ring + tile % kStages * stage_size + kTile * q_pitch;
     float s[kRows / 4] = {};

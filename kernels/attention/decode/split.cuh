@@ -1,5 +1,5 @@
-// What the kernels of attention_decode share: which keys and rows a block works on, where they lie, and
-// how parts of the softmax become one.
+// What the decoding kernels share: which keys and rows a block works on, where they lie, and which block
+// makes one of the parts. Params: AttentionDecodeParams<T> or derived from it.
 //
 // Rows: the tokens x group query rows that read one kv head are packed: row r is token r / group,
 //   head kv_head group + r % group. A block takes kRows of them, so each key is read once for all.
@@ -12,12 +12,11 @@
 #pragma once
 #include "kernels/attention/decode.h"
 #include "kernels/attention/mask.h"
-#include "kernels/attention/merge.cuh"
 #include "kernels/xpu/xpu.h"
 
 namespace lh::kernels::decode {
 
-constexpr int kWarps = 4, kThreads = 32 * kWarps, kRows = kAttentionDecodeRows;
+constexpr int kWarps = 4, kThreads = 32 * kWarps;
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kInf = __builtin_huge_valf();
@@ -44,10 +43,11 @@ struct Work {
 };
 
 /// False when nothing is left for this block.
-template <int kTile, class T>
-__device__ inline bool find_work(const AttentionDecodeParams<T>& p, Work& w) {
+template <int kTile, class Params>
+__device__ inline bool find_work(const Params& p, Work& w) {
+  constexpr int kRows = Params::kRows;
   w.group = p.heads / p.kv_heads;
-  const int row_tiles = attention_decode_row_tiles(p.tokens, p.heads, p.kv_heads);
+  const int row_tiles = attention_decode_row_tiles(p);
   int item = static_cast<int>(blockIdx.x);  // neighbours read the same rows of the cache
   const int row_tile = item % row_tiles;
   item /= row_tiles;
@@ -82,78 +82,27 @@ __device__ inline std::int64_t key_row(const AttentionDecodeParams<T>& p, const 
   return std::int64_t{page} * p.page_size + key % p.page_size;
 }
 
-template <class T>
-__device__ inline void store_result(const AttentionDecodeParams<T>& p, const Work& w, int r,
-                                    int column, const xpu::Vec<float, 4>& x, float lse) {
-  const std::int64_t row = w.query_row(r);
-  const int head = w.head(r);
-  const std::int64_t at = row * p.out_stride + head * p.value_dim + column;
-  if (p.partial) {
-    xpu::store_vec(p.partial + at, x);
-  } else {
-    xpu::Vec<T, 4> out;
-#pragma unroll
-    for (int c = 0; c < 4; ++c) out[c] = xpu::from_float<T>(x[c]);
-    xpu::store_vec(p.out + at, out);
-  }
-  if (column == 0) p.lse[row * p.heads + head] = lse;
+/// Tiles of its block's run that a warp takes, and the key at which the i-th of them begins.
+__device__ inline int warp_tiles(const Work& w, int warp) {
+  return imax(0, (w.tile_end - w.tile_begin - warp + kWarps - 1) / kWarps);
+}
+template <int kTile>
+__device__ inline int warp_key(const Work& w, int warp, int i) {
+  return w.range.at(w.tile_begin + warp + i * kWarps) * kTile;
 }
 
-/// Ends a block whose warps have left their outputs, not yet normalised, in outs + warp warp_step
-/// ([kRows][pitch]) with the maxima (units of log 2) and sums of their rows. The whole block calls it.
-template <class T>
-__device__ inline void finish(const AttentionDecodeParams<T>& p, const Work& w, const float* outs,
-                              int warp_step, int pitch, const float (&maxima)[kWarps][kRows],
-                              const float (&sums)[kWarps][kRows]) {
+/// Hands over the part that the block has written to the workspace. True in the last block of a slot
+/// to do so, which then finds all parts there. The whole block calls it.
+template <class Params>
+__device__ inline bool last_to_arrive(const Params& p, const Work& w) {
   XPU_SHARED(int, arrived, [1]);
-  const int d = p.value_dim, quads = d / 4, part_floats = kRows * (d + 1);
-  float* const parts =
-      w.splits == 1 ? nullptr : p.workspace + std::int64_t{w.slot} * p.splits * part_floats;
-  float* const part = parts + std::int64_t{w.split} * part_floats;
-  xpu::sync_block();
-  for (int i = threadIdx.x; i < w.rows * quads; i += kThreads) {
-    const int r = i / quads, column = i % quads * 4;
-    float top = -kInf;
-#pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) top = fmaxf(top, maxima[warp][r]);
-    const float base = top == -kInf ? 0.0f : top;
-    xpu::Vec<float, 4> x{};
-    float total = 0.0f;
-#pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) {
-      const float factor = exp2f(maxima[warp][r] - base);
-      const auto own = xpu::load_vec<4>(outs + warp * warp_step + r * pitch + column);
-      total += sums[warp][r] * factor;
-#pragma unroll
-      for (int c = 0; c < 4; ++c) x[c] += own[c] * factor;
-    }
-    const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
-    const float lse = total == 0.0f ? -kInf : top * kLn2 + logf(total);
-#pragma unroll
-    for (int c = 0; c < 4; ++c) x[c] *= inverse;
-    if (w.splits == 1) {
-      store_result(p, w, r, column, x, lse);
-    } else {
-      xpu::store_vec(part + r * d + column, x);
-      if (column == 0) part[kRows * d + r] = lse;
-    }
-  }
-  if (w.splits == 1) return;
-
   xpu::fence_device();  // the part is seen by whoever sees the count
   xpu::sync_block();
   if (threadIdx.x == 0) arrived[0] = xpu::atomic_add(p.counters + w.slot, 1);
   xpu::sync_block();
-  if (arrived[0] != w.splits - 1) return;
+  if (arrived[0] != w.splits - 1) return false;
   xpu::fence_device();
-  for (int i = threadIdx.x; i < w.rows * quads; i += kThreads) {
-    const int r = i / quads, column = i % quads * 4;
-    float lse;
-    const auto x = merge_columns(parts + r * d + column, part_floats, parts + kRows * d + r,
-                                 part_floats, w.splits, &lse);
-    store_result(p, w, r, column, x, lse);
-  }
-  if (threadIdx.x == 0) p.counters[w.slot] = 0;
+  return true;
 }
 
 }  // namespace lh::kernels::decode

@@ -10,15 +10,9 @@ namespace lh::kernels {
 
 namespace {
 
-using checks::require;
 using checks::require_rows;
 using checks::require_shape;
-
-void require_tile(int built, int wanted, const std::string& op) {
-  require(built == wanted, op,
-          "the schedule has tiles of " + std::to_string(wanted) + " rows, got " +
-              std::to_string(built));
-}
+using checks::require_tile;
 
 }  // namespace
 

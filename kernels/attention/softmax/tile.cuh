@@ -78,10 +78,11 @@ __device__ inline void multiply_step(float (&acc)[kAtoms][kN / 8][4],
   }
 }
 
-/// acc = a b^T with a: rows [row, row + 16 kAtoms) of a tile.
+/// acc = a b^T with a: rows [row, row + 16 kAtoms) of a tile, or with an atom_step of their own, the
+/// 16 rows of each atom from row + atom_step m on.
 template <int kD, int kAtoms, int kN>
 __device__ inline void multiply_rows(float (&acc)[kAtoms][kN / 8][4], const bf16* a, int row,
-                                     const bf16* b) {
+                                     const bf16* b, int atom_step = 16) {
 #pragma unroll
   for (int m = 0; m < kAtoms; ++m) {
 #pragma unroll
@@ -94,7 +95,7 @@ __device__ inline void multiply_rows(float (&acc)[kAtoms][kN / 8][4], const bf16
   for (int step = 0; step < kD / 16; ++step) {
     std::uint32_t fragments[kAtoms][4];
 #pragma unroll
-    for (int m = 0; m < kAtoms; ++m) load_a<kD>(fragments[m], a, row + 16 * m, step);
+    for (int m = 0; m < kAtoms; ++m) load_a<kD>(fragments[m], a, row + atom_step * m, step);
     multiply_step<kD, kAtoms, kN>(acc, fragments, b, step);
   }
 }

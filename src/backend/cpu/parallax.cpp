@@ -4,20 +4,12 @@
 
 #include "backend/cpu/attention_rows.h"
 #include "backend/cpu/parallax_internal.h"
+#include "backend/parallax_operands.h"
 
 namespace lh::cpu {
 namespace {
 
 constexpr const char* kOp = "parallax";
-
-void check_operands(const ParallaxInputs& in, const AttentionPlan& plan,
-                    const ParallaxResult& result) {
-  check_shape(in.r, in.q.shape(), kOp, "r");
-  check_dtype(in.r, in.q.dtype(), kOp, "r");
-  // The strides of r too, by putting it in the place of q.
-  check_attention(in.r, in.k, in.v, plan, result.intercept, result.probe_mean, kOp);
-  check_attention(in.q, in.k, in.v, plan, result.out, result.lse, kOp);
-}
 
 template <typename Real>
 ParallaxCall<Real> make_call(const ParallaxInputs& in, const AttentionPlan& plan,
@@ -84,7 +76,7 @@ void backward(const ParallaxInputs& in, const ParallaxResult& result, const Tens
 
 void parallax_forward(const ParallaxInputs& inputs, const AttentionPlan& plan,
                       ParallaxResult& result) {
-  check_operands(inputs, plan, result);
+  check_parallax(inputs, plan, result, kOp);
   dispatch_float(inputs.q.dtype(), kOp,
                  [&]<typename T>() { forward<accumulate_t<T>>(inputs, plan, result); });
 }
@@ -92,17 +84,7 @@ void parallax_forward(const ParallaxInputs& inputs, const AttentionPlan& plan,
 void parallax_backward(const ParallaxInputs& inputs, const ParallaxResult& result,
                        const Tensor& d_out, const AttentionPlan& plan,
                        ParallaxGradients& gradients) {
-  check_operands(inputs, plan, result);
-  const auto& [dq, dr, dk, dv] = gradients;
-  check_attention(dq, dk, dv, plan, d_out, result.lse, kOp);
-  check_attention(dr, dk, dv, plan, d_out, result.lse, kOp);
-  check_dtype(dq, inputs.q.dtype(), kOp, "dq");
-  check_dtype(dr, inputs.q.dtype(), kOp, "dr");
-  check_shape(d_out, result.out.shape(), kOp, "d_out");
-  check_shape(dq, inputs.q.shape(), kOp, "dq");
-  check_shape(dr, inputs.r.shape(), kOp, "dr");
-  check_shape(dk, inputs.k.shape(), kOp, "dk");
-  check_shape(dv, inputs.v.shape(), kOp, "dv");
+  check_parallax_gradients(inputs, result, d_out, plan, gradients, kOp);
   dispatch_float(inputs.q.dtype(), kOp, [&]<typename T>() {
     backward<accumulate_t<T>>(inputs, result, d_out, plan, gradients);
   });

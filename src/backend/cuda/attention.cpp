@@ -7,51 +7,13 @@
 #include "backend/attention_operands.h"
 #include "backend/cuda/attention_cudnn.h"
 #include "backend/cuda/attention_decode.h"
-#include "backend/cuda/attention_schedule.h"
-#include "backend/cuda/kernel_call.h"
+#include "backend/cuda/attention_params.h"
 #include "backend/elementwise.h"
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_sm90.h"
 
 namespace lh::cuda {
 namespace {
-
-/// Row stride of [rows, heads, d] whose inner two dimensions are contiguous.
-int64_t row_stride(const Tensor& t, std::string_view name) {
-  return row_view(t, 1, "attention", name).stride;
-}
-
-int rows_of(const Tensor& t, std::string_view name) {
-  return narrow(t.size(0), "attention", name);
-}
-
-template <typename Params>
-void set_sizes(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
-               const AttentionPlan& plan) {
-  p.heads = narrow(q.size(1), "attention", "heads");
-  p.kv_heads = narrow(k.size(1), "attention", "kv_heads");
-  p.head_dim = narrow(q.size(2), "attention", "head_dim");
-  p.value_dim = narrow(v.size(2), "attention", "value_dim");
-  p.scale = static_cast<float>(plan.scale);
-  p.mask = mask_of(plan);
-}
-
-/// What the forward kernels, for training and for decoding, name alike.
-template <typename T, typename Params>
-void set_forward(Params& p, const Tensor& q, const Tensor& k, const Tensor& v,
-                 const AttentionPlan& plan, Tensor& out, Tensor& lse, const Tensor& bias) {
-  set_sizes(p, q, k, v, plan);
-  p.bias = pointer<float>(bias);
-  p.q = pointer<T>(q);
-  p.k = pointer<T>(k);
-  p.v = pointer<T>(v);
-  p.out = pointer<T>(out);
-  p.lse = pointer<float>(lse);
-  p.q_stride = row_stride(q, "q");
-  p.k_stride = row_stride(k, "k");
-  p.v_stride = row_stride(v, "v");
-  p.out_stride = row_stride(out, "out");
-}
 
 bool& cudnn_choice() {
   static bool chosen = [] {
@@ -92,15 +54,18 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
   dispatch_kernel(q.dtype(), "attention", [&]<typename T>() {
     if (is_decoding(plan)) {
       kernels::AttentionDecodeParams<kernel_t<T>> p;
-      set_forward<T>(p, q, k, v, plan, out, lse, bias);
-      call("attention", {&q, &k, &v, &out, &lse, &bias},
-           [&](gpu::Stream stream) { decode(p, plan, q.device(), stream); });
+      set_operands<T>(p, q, k, v, plan, out, lse, "attention");
+      p.bias = pointer<float>(bias);
+      call("attention", {&q, &k, &v, &out, &lse, &bias}, [&](gpu::Stream stream) {
+        const Tensor parts = prepare_decode(p, plan, q.device());
+        kernels::attention_decode(p, stream);
+      });
       return;
     }
     kernels::AttentionFwdParams<kernel_t<T>> p;
-    set_forward<T>(p, q, k, v, plan, out, lse, bias);
-    p.query_rows = rows_of(q, "query rows");
-    p.key_rows = rows_of(k, "key rows");
+    set_operands<T>(p, q, k, v, plan, out, lse, "attention");
+    set_rows(p, q, k, "attention");
+    p.bias = pointer<float>(bias);
     call("attention", {&q, &k, &v, &out, &lse, &bias}, [&](gpu::Stream stream) {
       if constexpr (std::is_same_v<T, bf16>) {
         if (gpu::capability(q.device()) == 90 && kernels::attention_fwd_sm90_supported(p)) {
@@ -137,28 +102,11 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
   }
   dispatch_kernel(q.dtype(), "attention_backward", [&]<typename T>() {
     kernels::AttentionBwdParams<kernel_t<T>> p;
-    set_sizes(p, q, k, v, plan);
-    p.q = pointer<T>(q);
-    p.k = pointer<T>(k);
-    p.v = pointer<T>(v);
-    p.out = pointer<T>(out);
-    p.lse = pointer<float>(lse);
+    set_operands<T>(p, q, k, v, plan, out, lse, "attention_backward");
+    set_rows(p, q, k, "attention_backward");
+    set_gradients<T>(p, d_out, dq, dk, dv, "attention_backward");
     p.bias = pointer<float>(bias);
     if (dbias != nullptr) p.dbias = pointer<float>(*dbias);
-    p.dout = pointer<T>(d_out);
-    p.dq = pointer<T>(dq);
-    p.dk = pointer<T>(dk);
-    p.dv = pointer<T>(dv);
-    p.q_stride = row_stride(q, "q");
-    p.k_stride = row_stride(k, "k");
-    p.v_stride = row_stride(v, "v");
-    p.out_stride = row_stride(out, "out");
-    p.dout_stride = row_stride(d_out, "d_out");
-    p.dq_stride = row_stride(dq, "dq");
-    p.dk_stride = row_stride(dk, "dk");
-    p.dv_stride = row_stride(dv, "dv");
-    p.query_rows = rows_of(q, "query rows");
-    p.key_rows = rows_of(k, "key rows");
     const Tensor stats =
         workspace(kernels::attention_bwd_workspace(p.query_rows, p.heads) * sizeof(float),
                   q.device());

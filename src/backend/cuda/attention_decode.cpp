@@ -7,6 +7,7 @@
 #include "backend/cuda/attention_schedule.h"
 #include "backend/cuda/kernel_call.h"
 #include "kernels/attention/decode_split.h"
+#include "kernels/attention/parallax.h"
 
 namespace lh::cuda {
 namespace {
@@ -44,30 +45,31 @@ bool is_decoding(const AttentionPlan& plan) {
                      [](const AttentionSegment& s) { return s.query_length <= kMaxTokens; });
 }
 
-template <typename T>
-void decode(kernels::AttentionDecodeParams<T>& p, const AttentionPlan& plan, Device device,
-            gpu::Stream stream) {
+template <typename Params>
+Tensor prepare_decode(Params& p, const AttentionPlan& plan, Device device) {
   const std::vector<kernels::AttentionSegment> segments = kernel_segments(plan);
   p.segments = schedule_of(plan, 0, 0, device).view.segments;
   p.sequences = narrow(static_cast<int64_t>(segments.size()), "attention", "sequences");
   for (const kernels::AttentionSegment& s : segments) p.tokens = std::max(p.tokens, s.query_length);
-  const int row_tiles = kernels::attention_decode_row_tiles(p.tokens, p.heads, p.kv_heads);
+  const int row_tiles = kernels::attention_decode_row_tiles(p);
   const int slots = decode_device(device, 0).multiprocessors * kernels::kAttentionDecodeBlocks;
   const auto split =
       kernels::attention_decode_split(segments, p.mask, p.kv_heads * row_tiles, slots);
   p.splits = split.splits;
   p.split_keys = split.split_keys;
-  const Tensor parts =
-      workspace(kernels::attention_decode_workspace(p) * sizeof(float), device);
+  Tensor parts = workspace(kernels::attention_decode_workspace(p) * sizeof(float), device);
   const DecodeDevice shared = decode_device(device, kernels::attention_decode_counters(p));
   p.workspace = reinterpret_cast<float*>(parts.raw());
   p.counters = reinterpret_cast<int*>(shared.counters.raw());
-  kernels::attention_decode(p, stream);
+  return parts;
 }
 
-template void decode(kernels::AttentionDecodeParams<float>&, const AttentionPlan&, Device,
-                     gpu::Stream);
-template void decode(kernels::AttentionDecodeParams<xpu::bf16>&, const AttentionPlan&, Device,
-                     gpu::Stream);
+template Tensor prepare_decode(kernels::AttentionDecodeParams<float>&, const AttentionPlan&,
+                               Device);
+template Tensor prepare_decode(kernels::AttentionDecodeParams<xpu::bf16>&, const AttentionPlan&,
+                               Device);
+template Tensor prepare_decode(kernels::ParallaxDecodeParams<float>&, const AttentionPlan&, Device);
+template Tensor prepare_decode(kernels::ParallaxDecodeParams<xpu::bf16>&, const AttentionPlan&,
+                               Device);
 
 }  // namespace lh::cuda

@@ -3,17 +3,16 @@
 
 #include "backend/attention.h"
 #include "kernels/attention/decode.h"
-#include "runtime/gpu.h"
 
 namespace lh::cuda {
 
-/// Whether attention_forward takes the decoding kernel: every segment has at most 8 queries, too few to
+/// Whether a forward pass takes the decoding kernel: every segment has at most 8 queries, too few to
 /// fill a tile of the training kernels, and its keys are what there is to share among blocks.
 bool is_decoding(const AttentionPlan& plan);
 
-/// Chooses the splits, adds segments, workspace and counters to `p`, and launches. T = float, xpu::bf16.
-template <typename T>
-void decode(kernels::AttentionDecodeParams<T>& p, const AttentionPlan& plan, Device device,
-            gpu::Stream stream);
+/// Chooses the splits and adds segments, workspace and counters to `p`. The result is the workspace, to
+/// be kept until the launch. Params: AttentionDecodeParams and ParallaxDecodeParams of float, xpu::bf16.
+template <typename Params>
+Tensor prepare_decode(Params& p, const AttentionPlan& plan, Device device);
 
 }  // namespace lh::cuda

@@ -150,17 +150,6 @@ class DecodeRun {
     kernels::attention_decode(p, nullptr);
   }
 
- private:
-  /// With a page table key_begin is not used; it holds what would leave the cache.
-  static std::vector<kernels::AttentionSegment> segments_of(const DecodeCase& c,
-                                                            const AttentionCase& dense) {
-    auto segments = dense.segments;
-    for (auto& s : segments) {
-      if (c.page_size > 0) s.key_begin = 1 << 28;
-    }
-    return segments;
-  }
-
   kernels::AttentionDecodeParams<T> params(bool to_partial) const {
     kernels::AttentionDecodeParams<T> p;
     p.q = q.get();
@@ -189,6 +178,17 @@ class DecodeRun {
     p.splits = case_.splits;
     p.split_keys = case_.split_keys;
     return p;
+  }
+
+ private:
+  /// With a page table key_begin is not used; it holds what would leave the cache.
+  static std::vector<kernels::AttentionSegment> segments_of(const DecodeCase& c,
+                                                            const AttentionCase& dense) {
+    auto segments = dense.segments;
+    for (auto& s : segments) {
+      if (c.page_size > 0) s.key_begin = 1 << 28;
+    }
+    return segments;
   }
 
   DecodeCase case_;
