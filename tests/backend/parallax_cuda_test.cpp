@@ -153,3 +153,33 @@ TEST_CASE("cuda parallax with a plan that takes other documents equals that of e
     }
   }
 }
+
+TEST_CASE("cuda parallax refuses head sizes and types its kernels do not have") {
+  if (no_device()) return;
+  AttentionPlan plan;
+  plan.segments = {{0, 20, 0, 20, 0}};
+  const auto message = [&](int64_t d, DType dtype) -> std::string {
+    const auto zeros = [&](const Shape& shape, DType type) {
+      return Tensor::zeros(shape, type, kGpu);
+    };
+    const DType sums = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+    const Shape rows{20, 2, d};
+    ParallaxResult result{zeros(rows, dtype), zeros(rows, dtype), zeros({20, 2}, sums),
+                          zeros({20, 2}, sums)};
+    try {
+      cuda::parallax_forward(
+          {zeros(rows, dtype), zeros(rows, dtype), zeros(rows, dtype), zeros(rows, dtype)}, plan,
+          result);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  CHECK(message(128, DType::kBF16) == "");
+  const std::string wide = message(144, DType::kBF16);
+  CAPTURE(wide);
+  CHECK(wide.find("[parallax]") == 0);
+  CHECK(wide.find("multiples of 16 up to 128, got 144 and 144") != std::string::npos);
+  CHECK(message(64, DType::kF64) ==
+        "[parallax] expected f32 or bf16, which the CUDA backend computes in, got f64");
+}

@@ -5,7 +5,7 @@
 //   dk_j = sum_i (scale ds_ij q_i + du_ij r_i),  dv_j = sum_i p_ij (1 + e_ij) dout_i
 // Tiling: as softmax/bwd_bf16.cu, one pass over query tiles of 64 for dq and dr, one over key tiles of 64
 //   for dk and dv, where a block walks the queries of all heads of its group. q and r lie one after
-//   the other, so that both scores share the fragments of k, and dk is one product over 2 kN rows.
+//   the other, so that both scores share the fragments of k, and dk is one product over both.
 //   11 products in place of the 8 of one pass: the price of sums without atomics.
 // Shared memory: the block's own tiles (q, r, dout; or k, v) and two stages of the passing ones, swizzled
 //   (softmax/tile.cuh), filled by cp.async while the present stage is used. d = 128: 80 KiB.
@@ -31,8 +31,8 @@ using xpu::bf16;
 template <int kD_>
 struct BwdConfig {
   static constexpr int kD = kD_, kM = 16 * kWarps;
-  static constexpr int kN = kD > 64 ? 32 : 64;        // keys that pass at a time
-  static constexpr int kQueries = kD == 96 ? 16 : kN; // queries; 32 rows of 96 spill
+  static constexpr int kN = kD > 64 ? 32 : 64;         // keys that pass at a time
+  static constexpr int kQueries = kD == 96 ? 16 : kN;  // queries; 32 rows of 96 spill
   static constexpr std::size_t kQueryBytes = (3 * kM + 2 * 2 * kN) * kD * sizeof(bf16);
   static constexpr std::size_t kKeyBytes = (2 * kM + 2 * 3 * kQueries) * kD * sizeof(bf16);
 };
