@@ -59,6 +59,11 @@ void add_eval(CLI::App& app, Action& action) {
                       "Utility from which sp_kv layers keep a key (default: the model's)");
   command->add_flag("--soft-gates", args->soft_gates,
                     "Weigh keys by their utility, as in training, instead of dropping them");
+  command
+      ->add_option("--gate-control", args->gate_control,
+                   "Replace the gates of sp_kv layers by as many that nothing learned: shuffled within a "
+                   "document, drawn at random, or constant by head")
+      ->check(CLI::IsMember({"shuffled", "random", "constant"}));
   command->callback([args, &action] { action = [args] { return eval_command(*args); }; });
 }
 
@@ -161,6 +166,19 @@ void add_recipe(CLI::App& app, Action& action) {
   command->add_flag("--dump", *dump, "Print the fully resolved recipe");
   command->callback(
       [=, &action] { action = [=] { return recipe_check_command(*path, *sets, *dump); }; });
+
+  auto hybrid = std::make_shared<HybridArguments>();
+  command = recipe->add_subcommand(
+      "hybrid", "Rank the heads of a model with sp_kv layers by how many keys they keep, and write a recipe "
+                "in which the first ones see everything and the others their window");
+  command->add_option("checkpoint", hybrid->checkpoint, "Checkpoint folder or run folder")->required();
+  command->add_option("--global-heads", hybrid->global_heads, "Key/value heads, of all layers, that stay global")
+      ->required();
+  command->add_option("--out", hybrid->out, "Recipe to write")->required();
+  command->add_option("--data", hybrid->data, "Token shards (default: what the recipe evaluates on)");
+  command->add_option("--tokens", hybrid->tokens, "Measure on at most this many tokens (0: all)");
+  command->add_option("--threads", hybrid->threads, "Threads (0: all cores)");
+  command->callback([hybrid, &action] { action = [hybrid] { return recipe_hybrid_command(*hybrid); }; });
 
   auto plan = std::make_shared<PlanArguments>();
   command = recipe->add_subcommand(

@@ -31,8 +31,17 @@ struct EvalArguments {
   int64_t threads = 0;
   std::optional<double> kv_threshold;  // of sp_kv mixers, in place of their own
   bool soft_gates = false;
+  std::string gate_control;  // "", shuffled, random or constant
 };
 int eval_command(const EvalArguments& arguments);
+
+struct HybridArguments {
+  std::string checkpoint, out;
+  std::vector<std::string> data;
+  int64_t global_heads = 0;
+  int64_t tokens = 0, threads = 0;
+};
+int recipe_hybrid_command(const HybridArguments& arguments);
 
 struct GenerateArguments {
   std::string checkpoint;

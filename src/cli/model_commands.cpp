@@ -1,15 +1,19 @@
-// longhand eval and longhand generate: what to do with a checkpoint.
+// longhand eval, longhand generate and longhand recipe hybrid: what to do with a checkpoint.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdio>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "config/load.h"
+#include "mixers/gate_control.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
+#include "train/hybrid_recipe.h"
 #include "train/saved_run.h"
 #include "train/signals.h"
 #include "train/training_data.h"
@@ -18,22 +22,24 @@ namespace lh {
 
 namespace {
 
+void print_density(const GateDensity& density) {
+  if (density.total().all == 0) return;
+  fmt::print("kv density     {:.4f} of the keys outside the window\n\n", density.total().share());
+  fmt::print("layer: density per kv head\n");
+  for (const auto& [mixer, heads] : density.counts()) {
+    fmt::print("{}:", mixer);
+    for (const GateDensity::Count& head : heads) fmt::print(" {:.3f}", head.share());
+    fmt::print("\n");
+  }
+}
+
 void print_text_figures(const EvalResult& result) {
   fmt::print("targets        {} tokens, {} of text\n", result.targets,
              format_bytes(static_cast<double>(result.text_bytes)));
   fmt::print("loss           {:.4f} nats per token\n", result.loss);
   fmt::print("perplexity     {:.3f}\n", result.perplexity());
   fmt::print("bits per byte  {:.4f}\n", result.bits_per_byte);
-  if (result.kv_density.total().all > 0) {
-    fmt::print("kv density     {:.4f} of the keys outside the window\n\n",
-               result.kv_density.total().share());
-    fmt::print("layer: density per kv head\n");
-    for (const auto& [mixer, heads] : result.kv_density.counts()) {
-      fmt::print("{}:", mixer);
-      for (const GateDensity::Count& head : heads) fmt::print(" {:.3f}", head.share());
-      fmt::print("\n");
-    }
-  }
+  print_density(result.kv_density);
   fmt::print("\ncontext        loss     targets\n");
   for (const auto& bucket : result.by_position)
     fmt::print("{:>6} to {:<6}{:.4f}   {}\n", bucket.begin, bucket.end - 1, bucket.loss,
@@ -42,45 +48,119 @@ void print_text_figures(const EvalResult& result) {
              format_count(static_cast<double>(result.targets) / result.seconds));
 }
 
+/// A checkpoint and what to evaluate it on.
+struct Evaluation {
+  LoadedModel loaded;
+  ValidData data;
+
+  Evaluation(const std::string& checkpoint, const std::vector<std::string>& shards, int64_t tokens)
+      : loaded(load_model(checkpoint)) {
+    Recipe recipe = loaded.recipe;
+    recipe.eval.tokens = tokens;
+    if (!shards.empty()) {
+      recipe.data.valid = shards;
+      recipe.data.valid_examples = 0;
+    }
+    if (!recipe.data.has_valid())
+      fail<ConfigError>("the recipe of {} names no data.valid and no data.valid_examples: give "
+                        "--data SHARD",
+                        loaded.checkpoint.string());
+    data = open_valid_data(recipe, *loaded.tokenizer);
+  }
+
+  bool has_learned_gates() const {
+    const auto& mixers = loaded.model->config().mixers;
+    return std::any_of(mixers.begin(), mixers.end(),
+                       [](const auto& mixer) { return mixer.second.has_learned_gates(); });
+  }
+
+  EvalResult run(const GatePhase& gates) const {
+    ProgressLine progress;
+    const EvalResult result = evaluate(
+        *loaded.model, data, 8, [] { return stop_signal() != 0; },
+        [&](double share) { progress.update(share, "evaluating"); }, nullptr, gates);
+    progress.clear();
+    return result;
+  }
+};
+
+GateControl::Kind control_kind(const std::string& name) {
+  if (name == "shuffled") return GateControl::Kind::kShuffled;
+  return name == "random" ? GateControl::Kind::kRandom : GateControl::Kind::kConstant;
+}
+
 }  // namespace
 
 int eval_command(const EvalArguments& arguments) {
   use_threads(arguments.threads);
-  const LoadedModel loaded = load_model(arguments.checkpoint);
-  Recipe recipe = loaded.recipe;
-  recipe.eval.tokens = arguments.tokens;
-  if (!arguments.data.empty()) {
-    recipe.data.valid = arguments.data;
-    recipe.data.valid_examples = 0;
-  }
-  if (!recipe.data.has_valid())
-    fail<ConfigError>("the recipe of {} names no data.valid and no data.valid_examples: give --data "
-                      "SHARD",
-                      loaded.checkpoint.string());
-  const ValidData data = open_valid_data(recipe, *loaded.tokenizer);
-  const auto& mixers = loaded.model->config().mixers;
-  const bool gated = std::any_of(mixers.begin(), mixers.end(),
-                                 [](const auto& mixer) { return mixer.second.kind == "sp_kv"; });
-  if (!gated && (arguments.soft_gates || arguments.kv_threshold))
-    fail<ConfigError>("--kv-threshold, --soft-gates: for models with sp_kv layers; {} has none",
-                      loaded.checkpoint.string());
+  const Evaluation evaluation(arguments.checkpoint, arguments.data, arguments.tokens);
+  const std::string checkpoint = evaluation.loaded.checkpoint.string();
+  const bool controlled = !arguments.gate_control.empty();
+  if (!evaluation.has_learned_gates() &&
+      (arguments.soft_gates || arguments.kv_threshold || controlled))
+    fail<ConfigError>("--kv-threshold, --soft-gates, --gate-control: for models with sp_kv layers; "
+                      "{} has none",
+                      checkpoint);
+  if (controlled && arguments.soft_gates)
+    fail<ConfigError>("--gate-control replaces hard gates: leave out --soft-gates");
   GatePhase gates;
   if (arguments.soft_gates) gates.mode = GateMode::kSoft;
   gates.threshold = arguments.kv_threshold;
   install_stop_signals();
-  ProgressLine progress;
-  const EvalResult result = evaluate(
-      *loaded.model, data, 8, [] { return stop_signal() != 0; },
-      [&](double share) { progress.update(share, "evaluating"); }, nullptr, gates);
-  progress.clear();
+  GateControl control;
+  if (controlled) {
+    const EvalResult learned = evaluation.run(gates);
+    if (learned.stopped) return 128 + stop_signal();
+    control = GateControl::matching(control_kind(arguments.gate_control), learned.kv_density, 1);
+    gates.control = &control;
+  }
+  const EvalResult result = evaluation.run(gates);
   if (result.stopped)
     log_warn("stopped early: {}", result.targets > 0 ? "these figures are of a part of the data"
                                                      : "nothing was evaluated");
   if (result.targets == 0) return 128 + stop_signal();
-  fmt::print("checkpoint     {}\n", loaded.checkpoint.string());
-  if (data.text) print_text_figures(result);
+  fmt::print("checkpoint     {}\n", checkpoint);
+  if (evaluation.data.text) print_text_figures(result);
+  else print_density(result.kv_density);
   for (const TaskResult& task : result.tasks) fmt::print("{}\n", task.line());
   return result.stopped ? 128 + stop_signal() : 0;
+}
+
+int recipe_hybrid_command(const HybridArguments& arguments) {
+  use_threads(arguments.threads);
+  if (std::filesystem::exists(arguments.out))
+    fail<ConfigError>("--out: {} exists: choose another name, or remove it", arguments.out);
+  const Evaluation evaluation(arguments.checkpoint, arguments.data, arguments.tokens);
+  if (!evaluation.has_learned_gates())
+    fail<ConfigError>("a hybrid is made from a model with sp_kv layers; {} has none",
+                      evaluation.loaded.checkpoint.string());
+  if (!evaluation.data.text)
+    fail<ConfigError>("the densities of heads are measured on text: give --data SHARD");
+  install_stop_signals();
+  const EvalResult result = evaluation.run({});
+  if (result.stopped) return 128 + stop_signal();
+  const Recipe hybrid =
+      hybrid_recipe(evaluation.loaded.recipe, result.kv_density, arguments.global_heads);
+  double covered = 0, all = 0;
+  int64_t rank = 0;
+  fmt::print("rank  density  head\n");
+  for (const RankedHead& head : heads_by_density(result.kv_density)) {
+    const bool global = rank++ < arguments.global_heads;
+    all += head.share;
+    if (global) covered += head.share;
+    fmt::print("{:>4}  {:.4f}   {} kv head {}{}\n", rank, head.share, head.mixer, head.head,
+               global ? ", global" : "");
+  }
+  write_file_atomically(
+      arguments.out,
+      fmt::format("# Made by longhand recipe hybrid: the {} densest of {} key/value heads of a model with "
+                  "sp_kv layers\n# are global, the others local. The model's gates kept {:.4f} of the keys "
+                  "outside the window, {:.4f}\n# of those in the global heads.\n{}",
+                  arguments.global_heads, rank, result.kv_density.total().share(),
+                  all > 0 ? covered / all : 0, dump_recipe(hybrid)));
+  fmt::print("{}: {} of {} heads global; they hold {:.1f} % of the keys that were kept\n", arguments.out,
+             arguments.global_heads, rank, all > 0 ? 100 * covered / all : 0);
+  return 0;
 }
 
 int generate_command(const GenerateArguments& arguments) {

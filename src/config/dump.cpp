@@ -103,6 +103,7 @@ const char* type_name() {
   else if constexpr (std::is_same_v<T, double>) return "number";
   else if constexpr (std::is_same_v<T, bool>) return "true/false";
   else if constexpr (std::is_same_v<T, std::string>) return "text";
+  else if constexpr (std::is_same_v<T, std::vector<int64_t>>) return "list of integers";
   else if constexpr (std::is_same_v<T, std::vector<double>>) return "list of numbers";
   else if constexpr (std::is_same_v<T, std::vector<std::string>>) return "list of text";
   else if constexpr (kIsList<T>) return "list of sections";

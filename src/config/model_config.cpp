@@ -56,7 +56,7 @@ int64_t ModelConfig::num_parameters(int64_t vocab) const {
     if (qk_norm) total += 2 * resolved_head_dim();
     const MixerConfig& mixer = mixer_of_layer(layer);
     if (mixer.output_gate) total += hidden_size * q;
-    if (mixer.kind == "sp_kv") {
+    if (mixer.has_learned_gates()) {
       const int64_t inner = mixer.resolved_utility_hidden(hidden_size);
       total += (hidden_size + 1) * inner + (inner + 1) * resolved_num_kv_heads();
     }

@@ -76,8 +76,10 @@ struct MixerConfig {
   bool frozen_ridge = false;
   double threshold = 0.5;      // sp_kv: utility from which a key is kept beyond the window
   int64_t utility_hidden = 0;  // sp_kv: 0: hidden_size / 4, at least 16
+  std::vector<int64_t> global_kv_heads = {};  // sp_kv: not empty: these keep every key, the others none
 
   int64_t resolved_utility_hidden(int64_t hidden_size) const;
+  bool has_learned_gates() const { return kind == "sp_kv" && global_kv_heads.empty(); }
 
   bool operator==(const MixerConfig&) const = default;
 
@@ -176,6 +178,10 @@ void MixerConfig::visit(Visitor& v, Self& self) {
   v.field("utility_hidden", self.utility_hidden,
           Doc{"sp_kv: inner width of the utility predictor; 0: hidden_size / 4, at least 16",
               "channels"},
+          at_least(0));
+  v.field("global_kv_heads", self.global_kv_heads,
+          Doc{"sp_kv: instead of a predictor: these key/value heads keep all keys, the others those of "
+              "the window; empty: gates are learned (longhand recipe hybrid chooses heads)"},
           at_least(0));
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/text.h"
 #include "config/load.h"
@@ -69,6 +70,7 @@ void check_mixer(const std::string& at, const MixerConfig& mixer, Rules& rules) 
            {"frozen_ridge", "lla", mixer.frozen_ridge != unset.frozen_ridge},
            {"threshold", "sp_kv", mixer.threshold != unset.threshold},
            {"utility_hidden", "sp_kv", mixer.utility_hidden != unset.utility_hidden},
+           {"global_kv_heads", "sp_kv", !mixer.global_kv_heads.empty()},
        })
     rules.check(!changed || kind == owner, {at + "." + key, at},
                 fmt::format("belongs to kind {}, not to {}", owner, kind));
@@ -96,6 +98,11 @@ void check_model(const ModelConfig& m, Rules& rules) {
                 fmt::format("'{}' is not one of model.mixers{}", name, did_you_mean(name, names)));
   for (const auto& [name, mixer] : m.mixers) {
     check_mixer("mixers." + name, mixer, rules);
+    std::set<int64_t> seen;
+    for (const int64_t head : mixer.global_kv_heads)
+      rules.check(head < kv_heads && seen.insert(head).second,
+                  {"mixers." + name + ".global_kv_heads", "mixers." + name},
+                  fmt::format("expected different heads from 0 to {}, got {}", kv_heads - 1, head));
   }
   const RopeScaling& rope = m.rope_scaling;
   if (rope.type == "longrope") {
@@ -115,7 +122,7 @@ void check_model(const ModelConfig& m, Rules& rules) {
 std::vector<std::string> self_pruned_mixers(const ModelConfig& model) {
   std::vector<std::string> names;
   for (const auto& [name, mixer] : model.mixers)
-    if (mixer.kind == "sp_kv" &&
+    if (mixer.has_learned_gates() &&
         std::find(model.schedule.begin(), model.schedule.end(), name) != model.schedule.end())
       names.push_back(name);
   return names;

@@ -42,12 +42,15 @@ class GateDensity {
   std::map<std::string, std::vector<Count>> counts_;
 };
 
+struct GateControl;
+
 /// Anything but training is hard.
 struct GatePhase {
   GateMode mode = GateMode::kHard;
   double alpha = 1;                  // kAnneal only
   std::optional<double> threshold;  // in place of the mixer's own
   GateDensity* density = nullptr;   // when not null, forward() adds to it
+  const GateControl* control = nullptr;  // when not null, replaces hard gates (gate_control.h)
 };
 
 }  // namespace lh

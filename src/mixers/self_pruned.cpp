@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "backend/elementwise.h"
+#include "mixers/gate_control.h"
 #include "mixers/mix_heads.h"
 #include "mixers/self_pruned_cache.h"
 #include "ops/attention.h"
@@ -58,12 +59,14 @@ SelfPrunedMixer::SelfPrunedMixer(const MixerContext& context)
       prefix_(context.prefix),
       mask_(biased_outside(context.config.window)),
       threshold_(context.config.threshold),
+      global_heads_(context.config.global_kv_heads),
       dtype_(context.store.compute_dtype()),
       device_(context.store.device()) {
   if (mask_.bias_window < 1)
     fail<ConfigError>("{}: an sp_kv mixer needs window >= 1, got {}", prefix_, mask_.bias_window);
   if (!(threshold_ > 0 && threshold_ < 1))
     fail<ConfigError>("{}: an sp_kv mixer needs 0 < threshold < 1, got {}", prefix_, threshold_);
+  if (!global_heads_.empty()) return;
   const ModelConfig& model = context.model;
   const int64_t inner = context.config.resolved_utility_hidden(model.hidden_size);
   const int64_t kv_heads = projections_.kv_heads();
@@ -77,7 +80,34 @@ SelfPrunedMixer::SelfPrunedMixer(const MixerContext& context)
   down_bias_ = create("down.bias", {kv_heads}, ParameterKind::kBias, Init::constant(kOpenLogit));
 }
 
-Variable SelfPrunedMixer::gates(const Variable& x, const GatePhase& phase) const {
+Variable SelfPrunedMixer::hard_gates(const std::vector<uint8_t>& bits) const {
+  const DType wide = dtype_ == DType::kF64 ? DType::kF64 : DType::kF32;
+  const int64_t kv_heads = projections_.kv_heads();
+  Tensor bias = Tensor::empty({static_cast<int64_t>(bits.size()) / kv_heads, kv_heads}, wide);
+  dispatch_float(wide, "sp_kv", [&]<typename T>() {
+    std::transform(bits.begin(), bits.end(), bias.data<T>(), [](uint8_t kept) {
+      return kept != 0 ? T(0) : T(-std::numeric_limits<accumulate_t<T>>::infinity());
+    });
+  });
+  return Variable(bias.to(device_));
+}
+
+Variable SelfPrunedMixer::gates(const Variable& x, const SequenceLayout& layout,
+                                const GatePhase& phase) const {
+  const int64_t kv_heads = projections_.kv_heads();
+  if (!global_heads_.empty()) {
+    std::vector<uint8_t> bits(static_cast<size_t>(x.size(0) * kv_heads));
+    for (size_t row = 0; row < bits.size(); row += static_cast<size_t>(kv_heads))
+      for (const int64_t head : global_heads_) bits[row + static_cast<size_t>(head)] = 1;
+    return hard_gates(bits);
+  }
+  if (phase.control != nullptr) {
+    GatePhase learned = phase;
+    learned.control = nullptr;
+    std::vector<uint8_t> bits = kept(gates(x, layout, learned).value());
+    phase.control->apply(prefix_, layout.segments(), mask_.bias_window, kv_heads, bits);
+    return hard_gates(bits);
+  }
   // A frozen weight is a constant: it gets no gradient, so the optimizer leaves it and its decay
   // alone. What reaches the hidden states through the gates still flows while they anneal.
   const bool frozen = phase.mode != GateMode::kSoft;
@@ -94,7 +124,7 @@ void SelfPrunedMixer::report_density(const Variable& x, const SequenceLayout& la
   const GradMode off(false);
   GatePhase hard = layout.gates();
   hard.mode = GateMode::kHard;
-  const std::vector<uint8_t> bits = kept(gates(x, hard).value());
+  const std::vector<uint8_t> bits = kept(gates(x, layout, hard).value());
   const int64_t kv_heads = projections_.kv_heads();
   auto& counts = layout.gates().density->of(prefix_, kv_heads);
   const std::vector<int64_t> after = rows_after(layout);
@@ -112,7 +142,7 @@ Variable SelfPrunedMixer::forward(const Variable& x, const SequenceLayout& layou
   if (layout.gates().density != nullptr) report_density(x, layout);
   const auto [q, k, v] = projections_.project(x, layout);
   // A gate is a head of size 1 where processes trade rows for heads.
-  const Variable gate = reshape(gates(x, layout.gates()), {-1, projections_.kv_heads(), 1});
+  const Variable gate = reshape(gates(x, layout, layout.gates()), {-1, projections_.kv_heads(), 1});
   const auto mix = [](const std::vector<Variable>& heads,
                       std::shared_ptr<const AttentionPlan> plan) {
     const Variable& bias = heads[3];
@@ -134,7 +164,7 @@ Variable SelfPrunedMixer::forward_cached(const Variable& x, const SequenceLayout
   const auto [q, k, v] = projections_.project(x, rows);
   GatePhase hard = rows.gates();
   hard.mode = GateMode::kHard;
-  const Variable bias = gates(x, hard);
+  const Variable bias = gates(x, rows, hard);
   const std::vector<uint8_t> bits = kept(bias.value());
   const int64_t count = x.size(0), kv_heads = projections_.kv_heads();
   if (past.length() == 0 && count > 1) {

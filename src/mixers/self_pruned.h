@@ -8,6 +8,9 @@
 // that of the model alone. In the annealed and hard phases the predictor's weights are frozen.
 // Generation keeps the last `window` keys and, of older ones, those whose utility reaches the
 // threshold.
+//
+// With global_kv_heads nothing is learned: those heads keep every key, the others none (the hybrid of
+// section 4, local and global heads side by side).
 #pragma once
 
 #include <span>
@@ -34,7 +37,9 @@ class SelfPrunedMixer final : public TokenMixer {
 
  private:
   /// [N, D] -> the bias of attention [N, G].
-  Variable gates(const Variable& x, const GatePhase& phase) const;
+  Variable gates(const Variable& x, const SequenceLayout& layout, const GatePhase& phase) const;
+  /// The same from [N, G] bits of kept keys.
+  Variable hard_gates(const std::vector<uint8_t>& bits) const;
   /// Heads' outputs [n, H, d] of rows that follow those in the cache, which is left as it is.
   Tensor attend_after(const SelfPrunedCache& past, const Tensor& q, const Tensor& k,
                       const Tensor& v, std::span<const uint8_t> keep) const;
@@ -47,7 +52,9 @@ class SelfPrunedMixer final : public TokenMixer {
   std::string prefix_;
   AttentionMask mask_;  // bias_window is the window
   double threshold_;
-  Parameter *up_weight_, *up_bias_, *down_weight_, *down_bias_;
+  std::vector<int64_t> global_heads_;  // not empty: instead of the predictor
+  Parameter *up_weight_ = nullptr, *up_bias_ = nullptr, *down_weight_ = nullptr,
+            *down_bias_ = nullptr;
   DType dtype_;
   Device device_;
 };

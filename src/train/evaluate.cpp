@@ -134,12 +134,14 @@ EvalResult evaluate(const Decoder& model, const ValidData& data, int64_t sequenc
   if (data.text) result = evaluate(model, *data.text, sequences, stop, progress, team, gates);
   double loss = 0;
   int64_t targets = 0;
+  GatePhase task_gates = gates;
+  if (!data.text) task_gates.density = &result.kv_density;
   for (const TaskBatches& batches : data.tasks) {
     if (result.stopped) break;
     // Small, so every process of a team makes all of it; a signal waits until then.
     const auto task =
         evaluate_task(model, batches, sequences, shared ? std::function<bool()>() : stop, progress,
-                      gates);
+                      task_gates);
     if (!task) {
       result.stopped = true;
       break;

@@ -55,7 +55,7 @@ struct EvalResult {
   };
   std::vector<Bucket> by_position;
 
-  /// Of self-pruning mixers, by hard gates.
+  /// Of self-pruning mixers, by hard gates; on the text, or on the tasks where there is none.
   GateDensity kv_density;
 
   std::vector<TaskResult> tasks;

@@ -69,6 +69,11 @@ std::vector<double> affine(const std::vector<double>& w, const std::vector<doubl
 }
 
 std::vector<double> utilities(const Fixture& f, const double* x) {
+  if (!f.config.global_kv_heads.empty()) {
+    std::vector<double> fixed(static_cast<size_t>(f.model.num_kv_heads), 0);
+    for (const int64_t head : f.config.global_kv_heads) fixed[static_cast<size_t>(head)] = 1;
+    return fixed;
+  }
   auto inner = affine(f.weight("utility.up.weight"), f.weight("utility.up.bias"), x, kHidden);
   for (double& value : inner) value /= 1 + std::exp(-value);
   auto u = affine(f.weight("utility.down.weight"), f.weight("utility.down.bias"), inner.data(),
@@ -132,6 +137,29 @@ TEST_CASE("sp_kv over packed documents equals the definition in every phase and 
             CHECK(std::abs(got[static_cast<size_t>(offsets[s] * kHidden) + i] - want[i]) < 1e-11);
         }
       }
+}
+
+TEST_CASE("heads that are global or local by the recipe: definition, cache and no predictor") {
+  const Fixture f(4, {.kind = "sp_kv", .window = 5, .rope = false, .global_kv_heads = {0, 3}});
+  for (const auto& parameter : f.store.all())
+    CHECK(parameter->name.find("utility") == std::string::npos);
+  const Tensor x = random_tensor({40, kHidden}, DType::kF64, 4);
+  const auto want = definition(f, kHard, x.data<double>(), 40);
+  for (const GatePhase& phase : {kSoft, kAnneal, kHard}) {
+    const auto got = f.forward(x, {0, 40}, phase);
+    for (size_t i = 0; i < want.size(); ++i) CHECK(std::abs(got[i] - want[i]) < 1e-11);
+  }
+  const GradMode off(false);
+  const auto cache = f.mixer->make_cache(40);
+  for (int64_t i = 0; i < 40; ++i) {
+    const auto got = to_doubles(f.mixer->forward_cached(Variable(x.slice(0, i, i + 1)),
+                                                        SequenceLayout::run(i, 1), *cache)
+                                    .value());
+    for (size_t c = 0; c < kHidden; ++c)
+      CHECK(std::abs(got[c] - want[static_cast<size_t>(i) * kHidden + c]) < 1e-11);
+  }
+  const auto& pruned = dynamic_cast<const SelfPrunedCache&>(*cache);
+  for (const int64_t g : {0, 1, 2, 3}) CHECK(pruned.row_count(g) == (g == 0 || g == 3 ? 40 : 5));
 }
 
 TEST_CASE("the gradients of sp_kv are central differences, a frozen predictor has none") {

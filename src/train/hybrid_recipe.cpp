@@ -1,0 +1,60 @@
+#include "train/hybrid_recipe.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "mixers/gate_control.h"
+#include "models/decoder.h"
+
+namespace lh {
+
+Recipe hybrid_recipe(const Recipe& recipe, const GateDensity& density, int64_t global_heads) {
+  const std::vector<RankedHead> ranked = heads_by_density(density);
+  const auto total = static_cast<int64_t>(ranked.size());
+  if (total == 0) fail<ConfigError>("a hybrid is made from a model with sp_kv layers; this one has none");
+  if (global_heads < 0 || global_heads > total)
+    fail<ConfigError>("--global-heads: expected 0 to {}, the key/value heads of all sp_kv layers, got {}",
+                      total, global_heads);
+  std::map<std::string, std::set<int64_t>> open;
+  for (int64_t i = 0; i < global_heads; ++i)
+    open[ranked[static_cast<size_t>(i)].mixer].insert(ranked[static_cast<size_t>(i)].head);
+
+  Recipe hybrid = recipe;
+  ModelConfig& model = hybrid.model;
+  model.mixers.clear();
+  model.schedule.clear();
+  const MixerConfig unset;
+  for (int64_t layer = 0; layer < model.num_layers; ++layer) {
+    std::string name = recipe.model.mixer_name_of_layer(layer);
+    MixerConfig mixer = recipe.model.mixer_of_layer(layer);
+    if (mixer.has_learned_gates()) {
+      const std::set<int64_t>& heads = open[mixer_prefix(layer)];
+      mixer.threshold = unset.threshold;
+      mixer.utility_hidden = unset.utility_hidden;
+      if (heads.empty()) {
+        mixer.kind = "sliding_window";
+        name += "_local";
+      } else if (static_cast<int64_t>(heads.size()) == model.resolved_num_kv_heads()) {
+        mixer.kind = "softmax";
+        mixer.window = 0;
+        name += "_global";
+      } else {
+        mixer.global_kv_heads.assign(heads.begin(), heads.end());
+        name += fmt::format("_heads_{}", fmt::join(heads, "_"));
+      }
+    }
+    model.mixers[name] = mixer;
+    model.schedule.push_back(name);
+  }
+  hybrid.schedule.gates = {};
+  std::erase_if(hybrid.optim.groups, [](const ParamGroupConfig& group) {
+    return group.pattern.find("utility") != std::string::npos;
+  });
+  hybrid.run.name += "_hybrid";
+  return hybrid;
+}
+
+}  // namespace lh
