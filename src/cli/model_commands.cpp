@@ -10,7 +10,6 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "config/load.h"
-#include "mixers/gate_control.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
 #include "train/hybrid_recipe.h"

@@ -6,7 +6,6 @@
 #include <set>
 
 #include "base/error.h"
-#include "mixers/gate_control.h"
 #include "models/decoder.h"
 
 namespace lh {

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "config/recipe.h"
-#include "mixers/gate_phase.h"
+#include "mixers/gate_control.h"
 
 namespace lh {
 
