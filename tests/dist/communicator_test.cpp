@@ -1,4 +1,5 @@
-// Every collective against a plain computation on the host, on 1 to 4 ranks as threads over real connections.
+// Every collective against a plain computation on the host, on 1 to 4 ranks over real connections, as threads
+// and as processes.
 #include <doctest/doctest.h>
 
 #include <mutex>
@@ -115,6 +116,24 @@ void every_collective(Communicator& comm) {
     }
 }
 
+void bf16_sums(Communicator& comm) {
+  constexpr int64_t kCount = 500;
+  const auto input = [](int rank) {
+    return random_tensor({kCount}, DType::kBF16, static_cast<uint64_t>(rank + 1));
+  };
+  Tensor t = input(comm.rank());
+  comm.all_reduce(t, ReduceOp::kSum, "grad all-reduce");
+  std::vector<float> sums(kCount);
+  for (int r = 0; r < comm.size(); ++r) {
+    const std::vector<double> values = to_doubles(input(r));
+    for (size_t i = 0; i < kCount; ++i)
+      sums[i] = r == 0 ? static_cast<float>(values[i]) : sums[i] + static_cast<float>(values[i]);
+  }
+  std::vector<double> want;
+  for (const float sum : sums) want.push_back(static_cast<float>(bf16(sum)));
+  check_equal(t, want, "sum of bf16");
+}
+
 }  // namespace
 
 TEST_CASE("every collective equals a plain computation on 1 to 4 ranks") {
@@ -124,26 +143,18 @@ TEST_CASE("every collective equals a plain computation on 1 to 4 ranks") {
   }
 }
 
-TEST_CASE("sums of bf16 are made in f32, in the order of the ranks, and equal on all of them") {
-  constexpr int kRanks = 3;
-  constexpr int64_t kCount = 500;
-  std::vector<Tensor> results(kRanks);
-  on_ranks(kRanks, [&](Peers& job) {
-    const auto comm = job.world("test");
-    Tensor t = random_tensor({kCount}, DType::kBF16, static_cast<uint64_t>(job.rank() + 1));
-    comm->all_reduce(t, ReduceOp::kSum, "grad all-reduce");
-    results[static_cast<size_t>(job.rank())] = t;
-  });
-  std::vector<double> want;
-  std::vector<std::vector<double>> inputs;
-  for (uint64_t r = 1; r <= kRanks; ++r)
-    inputs.push_back(to_doubles(random_tensor({kCount}, DType::kBF16, r)));
-  for (size_t i = 0; i < kCount; ++i) {
-    float sum = static_cast<float>(inputs[0][i]);
-    for (size_t r = 1; r < kRanks; ++r) sum += static_cast<float>(inputs[r][i]);
-    want.push_back(static_cast<float>(bf16(sum)));
-  }
-  for (const Tensor& result : results) CHECK(to_doubles(result) == want);
+TEST_CASE("every collective equals a plain computation on 2 to 4 processes") {
+  for (const int size : {2, 3, 4})
+    on_processes("*on 2 to 4 processes", size, [](Peers& job) {
+      const auto comm = job.world("test");
+      every_collective(*comm);
+      bf16_sums(*comm);
+      comm->barrier("done");
+    });
+}
+
+TEST_CASE("sums of bf16 are made in f32 in the order of the ranks and are equal on all of them") {
+  on_ranks(3, [](Peers& job) { bf16_sums(*job.world("test")); });
 }
 
 TEST_CASE("groups of a mesh are apart, and bytes are counted as the formulas say") {

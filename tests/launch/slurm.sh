@@ -4,6 +4,7 @@
 # under sbatch, stopped by a signal before the time limit, requeued by the administrator. Every curve
 # equals the plain one.
 # usage: slurm.sh LONGHAND
+# shellcheck disable=SC2016  # conditions are evaluated later
 set -uo pipefail
 skip() {
   echo "skipped: $1"
@@ -20,7 +21,6 @@ if [ -z "${LH_OWN_NAMESPACES:-}" ]; then
     ip link add net0 type veth peer name net1' 2>/dev/null || skip "namespaces and veth devices need root"
   LH_OWN_NAMESPACES=1 exec "${namespaces[@]}" "$0" "$longhand"
 fi
-source "$(dirname "$0")/same_run.sh"
 
 # The machine: a network with two addresses, and the cluster's names.
 hostname cluster
@@ -29,17 +29,20 @@ ip link set lo up
 ip link add net0 type veth peer name net1
 for address in 10.88.0.1 10.88.0.2; do ip addr add "$address/24" dev net0; done
 ip link set net0 up && ip link set net1 up
+# shellcheck source=tests/launch/same_run.sh
+source "$(dirname "$0")/same_run.sh"
 printf '127.0.0.1 localhost\n10.88.0.1 cluster node0\n10.88.0.2 node1\n' >hosts
 mount --bind hosts /etc/hosts
 
-# GPUs and cores are counted, not there: the example asks for 8 and 64 of each node.
+# GPUs and cores are counted, not there: the example asks for 8 and 64 of each node. A requeued job
+# waits for cred_expire.
 export SLURM_CONF=$work/slurm.conf
 cat >"$SLURM_CONF" <<END_OF_CONF
 ClusterName=test
 SlurmctldHost=cluster(10.88.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$work/munge.socket,cred_expire=4
+AuthInfo=socket=$work/munge.socket,cred_expire=6
 CredType=cred/munge
 SlurmctldPort=16817
 StateSaveLocation=$work/state
@@ -90,7 +93,10 @@ expect_same direct
 
 # The example as it is, stopped twice: as --signal does it before the time limit, when the script
 # queues the job again, then by the administrator.
-state() { scontrol show job "$job" | grep -o "JobState=[A-Z_]*\|Restarts=[0-9]*" | tr '\n' ' '; }
+state() {
+  scontrol show job "$job" | grep -o "JobState=[A-Z_]*\|Restarts=[0-9]*\|Reason=[A-Za-z]*\|[A-Z][a-z]*Time=[^ ]*" |
+    tr '\n' ' '
+}
 recipe_for batch
 ln -s "$repository/scripts" scripts
 export LONGHAND=$longhand NPROC=1
@@ -106,5 +112,5 @@ wait_until 60 'state | grep -q Restarts=2' || fail "not requeued: $(state)"
 wait_until 120 'state | grep -q JobState=COMPLETED' || fail "not completed: $(state)"
 [ "$(grep -c '\[resume\] from step' batch.log)" -ge 2 ] || fail "not resumed twice"
 expect_same batch
-[ $bad -eq 0 ] || { grep -v '^step' batch.log; tail -n 40 slurmctld.log; grep -v '^step' direct.log; }
-exit $bad
+[ "$bad" -eq 0 ] || { grep -v '^step' batch.log; tail -n 40 slurmctld.log; grep -v '^step' direct.log; }
+exit "$bad"
