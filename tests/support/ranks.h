@@ -44,12 +44,13 @@ inline void on_ranks(int size, const std::function<void(Peers&)>& function,
 
 /// Calls function(job) on `size` processes: this executable again, which runs only the test case `name` (without
 /// commas) and comes here as one of the ranks. Error when a check fails in one of them.
-inline void on_processes(const std::string& name, int size, const std::function<void(Peers&)>& function) {
+inline void on_processes(const std::string& name, int size, const std::function<void(Peers&)>& function,
+                         Device device = {}) {
   if (const char* own = std::getenv("LH_TEST_RANK")) {
     int rank = 0, of = 0, port = 0;
     if (std::sscanf(own, "%d of %d at %d", &rank, &of, &port) != 3) throw Error("LH_TEST_RANK");
     if (of != size) return;
-    Peers job({.rank = rank, .size = size, .master = {}}, loopback(),
+    Peers job({.rank = rank, .size = size, .master = {}, .device = device}, loopback(),
               connect_tcp_store({"127.0.0.1", static_cast<uint16_t>(port)}, std::chrono::seconds(30)));
     return function(job);
   }
