@@ -1,8 +1,8 @@
 // Training on two and three hosts while workers, launchers, whole hosts and links fail at random
 // moments. Whatever happens, the job ends in bounded time with the uninterrupted curve, bit for bit,
-// moments. Whatever happens, the job ends in bounded time with the uninterrupted curve, bit for bit,
 // and leaves no process behind. LH_CHAOS_ROUNDS (6) and LH_CHAOS_SEED (random, printed) choose the
 // faults.
+#include <doctest/doctest.h>
 #include <fmt/format.h>
 
 #include <algorithm>
