@@ -56,3 +56,5 @@ done
 if [ "$have_torch" = yes ]; then "$python" scripts/bench_table.py "$out" >"$table"; else
   cat "$out/results.jsonl" "$out/attention.txt"
 fi
+launch=$(scripts/bench_launch.sh)
+if [ "$have_torch" = yes ]; then printf '\n%s\n' "$launch" >>"$table"; else echo "$launch"; fi

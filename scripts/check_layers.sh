@@ -30,7 +30,7 @@ BEGIN {
   allow("checkpoint", "base storage config runtime tensor backend nn optim")
   allow("train", "base launch storage tokenizer config runtime tensor backend autograd ops dist parallel nn mixers models optim data checkpoint")
   allow("bench", "base config runtime tensor backend autograd ops models optim train")
-  allow("cli", "base launch tokenizer config runtime tensor models data checkpoint train bench")
+  allow("cli", "base launch tokenizer config runtime tensor dist models data checkpoint train bench")
   # Third-party headers and the paths that may name them.
   keep("Eigen/", "src/backend/cpu/")
   keep("oneapi/", "src/backend/cpu/")

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/launch_arguments.h"
+#include "dist/comm_error.h"
 #include "launch/error_file.h"
 #include "launch/launch.h"
 
@@ -277,9 +278,10 @@ std::string suggestion(const CLI::App& app, const std::vector<std::string>& word
   return "";
 }
 
-int report(const char* kind, const std::exception& error, int code) {
+/// A launcher shows the last words as the cause, those of a consequence only if there are no others.
+int report(const char* kind, const std::exception& error, int code, bool consequence = false) {
   log_error("{}{}", kind, error.what());
-  write_last_words(fmt::format("{}{}", kind, error.what()));  // a launcher shows them as the cause
+  write_last_words(fmt::format("{}{}", kind, error.what()), consequence);
   return code;
 }
 
@@ -324,6 +326,8 @@ int run_app(int argc, char** argv) {
     return code == 0 ? kExitOk : kExitUsage;
   } catch (const ConfigError& error) {
     return report("", error, kExitUsage);
+  } catch (const CommError& error) {
+    return report("", error, kExitError, true);  // of another process, most often
   } catch (const std::bad_alloc& error) {
     return report("out of memory: ", error, kExitError);
   } catch (const std::exception& error) {

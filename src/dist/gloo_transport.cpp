@@ -7,9 +7,10 @@
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
 #include <gloo/transport/unbound_buffer.h>
-#include <unistd.h>
 
 #include <fmt/format.h>
+
+#include "dist/own_address.h"
 
 namespace lh {
 namespace {
@@ -80,18 +81,14 @@ class GlooTransport final : public Transport {
 std::shared_ptr<Transport> connect_gloo(std::shared_ptr<Store> store, int rank, int size,
                                         const GlooOptions& options) {
   GlooOptions resolved = options;
-  if (resolved.host.empty()) {
-    char name[256] = {};
-    gethostname(name, sizeof name - 1);
-    resolved.host = name;
-  }
+  resolved.host = address_of_host(options.host);  // Gloo dies of a name that it cannot resolve
   try {
     return std::make_shared<GlooTransport>(std::move(store), rank, size, resolved);
   } catch (const CommError& error) {
     fail<CommError>("[dist] process {} of {} waits in vain for the others: {}", rank, size,
                     error.what());
   } catch (const std::exception& error) {
-    fail<CommError>("[dist] process {} of {} cannot connect from {}: {}", rank, size, resolved.host,
+    fail<CommError>("[dist] process {} of {} cannot connect from {}: {}", rank, size, options.host,
                     error.what());
   }
 }

@@ -10,7 +10,7 @@
 namespace lh {
 
 struct GlooOptions {
-  std::string host;  // address of this process that others can reach; empty: the one of its host name
+  std::string host;  // of this process, as the others reach it; empty: Peers finds it (own_address.h)
   std::chrono::milliseconds timeout{300000};  // of one exchange, and of finding each other
 };
 

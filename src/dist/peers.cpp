@@ -1,6 +1,7 @@
 #include "dist/peers.h"
 
 #include "dist/imagined.h"
+#include "dist/own_address.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -33,6 +34,7 @@ Peers::Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<St
   if (store_ == nullptr) {
     if (place.rank == 0) server_ = std::make_unique<TcpStoreServer>(Endpoint{"", place.master.port});
     store_ = connect_tcp_store(place.master, gloo.timeout);
+    if (gloo_.host.empty()) gloo_.host = own_address(place.master);
   }
   store_ = make_prefix_store(store_, place.attempt + "/");
   char host[256] = {};

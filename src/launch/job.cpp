@@ -59,6 +59,8 @@ void Job::receive(NodeId from, const std::string& peer, const Message& message, 
     else
       start(message.number("port", 1, 65535));
   } else if (message.kind == "failed") {
+    // One that ended after it was told to stop can only explain a failure, not be one.
+    if (message.number("late", 0, 1) != 0 && stop_ != Stop::kFailure) return;
     Failure failure = get_failure(message);
     failure.time = now - message.seconds("age");
     failures_.push_back(failure);

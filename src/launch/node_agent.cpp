@@ -226,18 +226,20 @@ void NodeAgent::start_workers(const Message& m, double now) {
     failure.local_rank = 0;
     failure.exit_code = 127;
     failure.message = error.what();
-    report(failure, 0);
+    report(failure, 0, false);
     workers_.terminate(now, 0);
   }
 }
 
-void NodeAgent::report(const Failure& failure, double age) {
+void NodeAgent::report(const Failure& failure, double age, bool late) {
   Failure f = failure;
   f.host = host_;
   f.node = assignment_.node;
   Message message("failed");
   put_failure(message, f);
-  send(message.with("generation", assignment_.generation).with("age", age));
+  send(message.with("generation", assignment_.generation)
+           .with("age", age)
+           .with("late", int64_t{late}));
 }
 
 void NodeAgent::worker_ended(const WorkerExit& exit, double now) {
@@ -256,9 +258,12 @@ void NodeAgent::worker_ended(const WorkerExit& exit, double now) {
     return;
   }
   ++other_;
-  if (workers_.stopping()) return;  // a consequence
+  // What ends while it is stopped ends because of that, unless it says that it failed by itself: a
+  // peer may notice a failure before the failed worker has cleaned up.
+  if (workers_.stopping() && exit.signal != 0) return;
   const auto folder = logs_.worker(assignment_.generation, local);
   LastWords words = read_last_words(folder / "error.json");
+  if (workers_.stopping() && (words.message.empty() || words.consequence)) return;
   if (words.message.empty()) words.message = last_log_line(folder / "stderr.log");
   Failure failure;
   failure.rank = rank;
@@ -280,12 +285,15 @@ void NodeAgent::report_due(double now) {
                                     entry.first.signal) != plan_.signals.end();
     return doubtful && !workers_.stopping() && now - entry.second < kDoubt;
   });
-  const bool orderly = leaving_ || workers_.stopping();
-  for (auto entry = first; entry != to_report_.end() && !orderly; ++entry)
-    report(entry->first, now - entry->second);
-  const bool stop = first != to_report_.end() && !orderly;
+  const bool late = workers_.stopping();
+  bool stop = false;
+  for (auto entry = first; entry != to_report_.end() && !leaving_; ++entry) {
+    if (late && entry->first.signal != 0) continue;
+    report(entry->first, now - entry->second, late);
+    stop = true;
+  }
   to_report_.erase(first, to_report_.end());
-  if (stop) workers_.terminate(now, failure_grace_);
+  if (stop && !late) workers_.terminate(now, failure_grace_);
 }
 
 void NodeAgent::send_ended() {

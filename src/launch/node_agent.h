@@ -35,7 +35,7 @@ class NodeAgent {
   void lose_connection(const std::string& how, double now);
   void start_workers(const Message& message, double now);
   void worker_ended(const WorkerExit& exit, double now);
-  void report(const Failure& failure, double age);
+  void report(const Failure& failure, double age, bool late);
   void report_due(double now);
   void send(const Message& message);
   void send_ended();

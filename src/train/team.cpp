@@ -162,8 +162,13 @@ std::unique_ptr<Team> team_of_environment(const ParallelConfig& config, Device d
   GlooOptions gloo;
   if (const char* host = std::getenv("LH_HOST")) gloo.host = host;
   else if (context.nodes == 1) gloo.host = "127.0.0.1";
-  if (const char* seconds = std::getenv("LH_COMM_TIMEOUT"))
-    gloo.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * std::atof(seconds)));
+  if (const char* text = std::getenv("LH_COMM_TIMEOUT")) {
+    char* end = nullptr;
+    const double seconds = std::strtod(text, &end);
+    if (*text == '\0' || *end != '\0' || !(seconds > 0 && seconds <= 1e6))
+      fail<ConfigError>("LH_COMM_TIMEOUT={}: expected seconds above 0", text);
+    gloo.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds));
+  }
   return std::make_unique<Team>(std::make_unique<Peers>(place, gloo), config);
 }
 

@@ -40,7 +40,7 @@ struct World {
     deliver();
   }
   void failed(int64_t id, int64_t generation, int64_t rank, double age = 0, int signal = 0,
-              bool consequence = false) {
+              bool consequence = false, bool late = false) {
     const Failure f{.host = "h",
                     .node = 0,
                     .rank = rank,
@@ -51,7 +51,7 @@ struct World {
                     .consequence = consequence};
     Message m("failed");
     put_failure(m, f);
-    say(id, m.with("generation", generation).with("age", age));
+    say(id, m.with("generation", generation).with("age", age).with("late", int64_t{late}));
   }
   void ended(int64_t id, int64_t generation, int64_t ok, int64_t saved, int64_t other) {
     say(id, Message("ended")
@@ -180,6 +180,25 @@ TEST_CASE("the root cause is what could not be a consequence, then what came fir
   v.ended(1, 0, 0, 0, 2);
   v.ended(2, 0, 0, 0, 2);
   CHECK(contains(v.last(1, "finish")->text("text"), "rank 3 "));
+}
+
+TEST_CASE("a failure that is told late explains an earlier one but is none") {
+  World w(nodes(2, 2, 1));
+  w.join(1);
+  w.join(2);
+  w.failed(1, 0, 0, 0, 0, true);            // noticed a dead peer ...
+  w.failed(2, 0, 1, 0, 0, false, true);     // ... that was still on its way out
+  w.ended(1, 0, 0, 0, 1);
+  w.ended(2, 0, 0, 0, 1);
+  CHECK(contains(w.last(1, "start")->text("because"), "rank 1 "));
+
+  World v(nodes(1, 2, 1));
+  v.join(1);
+  v.pass(31);
+  v.join(2);                             // a stop for the newcomer ...
+  v.failed(1, 0, 0, 0, 0, false, true);  // ... in which a worker could not save
+  v.ended(1, 0, 0, 0, 1);
+  CHECK(contains(v.last(1, "start")->text("because"), "a node joined"));
 }
 
 TEST_CASE("restarts are counted for the job, not for the node") {

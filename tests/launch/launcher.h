@@ -8,6 +8,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -94,6 +95,15 @@ class Launcher {
       pid_ = -1;
     }
     return code_;
+  }
+  /// The same without waiting; nothing while it runs.
+  std::optional<int> ended() {
+    int status = 0;
+    if (pid_ > 0 && ::waitpid(pid_, &status, WNOHANG) == pid_) {
+      code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      pid_ = -1;
+    }
+    return pid_ > 0 ? std::nullopt : std::optional(code_);
   }
   void signal(int number) const { ::kill(pid_, number); }
   pid_t pid() const { return pid_; }

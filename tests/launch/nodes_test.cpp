@@ -104,6 +104,21 @@ TEST_CASE("a failure on one node stops all within a second and each names the on
   }
 }
 
+TEST_CASE("a rank that failed by itself is the cause before one that noticed and ended earlier") {
+  const Folder folder;
+  const Cluster c("2");
+  const std::vector<std::string> commands = {
+      "deaf", "on", "0", "peer",  "lost rank 1", "on", "0", "exit",  "1",   "on", "1",
+      "sleep", "0.2", "on", "1", "words", "disk full", "on", "1", "exit", "1"};
+  Launcher a(folder, "0", c.words(0, commands)), b(folder, "1", c.words(1, commands));
+  for (Launcher* launcher : {&a, &b}) {
+    CHECK(launcher->wait() == 1);
+    INFO(launcher->err());
+    CHECK(count_of(launcher->err(), "root cause: rank 1 ") == 1);
+    CHECK(contains(launcher->err(), "exited with code 1: disk full (1 other worker"));
+  }
+}
+
 TEST_CASE("a restart is job-wide and so is its number") {
   const Folder folder;
   const Cluster c("2", {"--max-restarts", "1"});

@@ -3,6 +3,7 @@
 //   env NAME             prints NAME=value
 //   err TEXT             the same on stderr
 //   words TEXT           leaves TEXT in LH_ERROR_FILE, as longhand does
+//   peer TEXT            the same, as the consequence of another's failure
 //   sleep SECONDS
 //   exit CODE            by itself; with "on RANK" only there
 //   signal NUMBER        kills itself with it
@@ -84,6 +85,9 @@ int main(int argc, char** argv) {
     } else if (command == "words") {
       const std::string text = next();
       if (act) lh::write_last_words(text);
+    } else if (command == "peer") {
+      const std::string text = next();
+      if (act) lh::write_last_words(text, true);
     } else if (command == "sleep") {
       const double seconds = number();
       if (act) sleep_for(seconds);

@@ -1,7 +1,12 @@
 // Runs a function on several ranks: threads of this process over real connections, or processes.
 #pragma once
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <thread>
@@ -35,6 +40,40 @@ inline void on_ranks(int size, const std::function<void(Peers&)>& function,
   }
   for (const std::exception_ptr& failure : failures)
     if (failure != nullptr) std::rethrow_exception(failure);
+}
+
+/// Calls function(job) on `size` processes: this executable again, which runs only the test case `name` (without
+/// commas) and comes here as one of the ranks. Error when a check fails in one of them.
+inline void on_processes(const std::string& name, int size, const std::function<void(Peers&)>& function,
+                         Device device = {}) {
+  if (const char* own = std::getenv("LH_TEST_RANK")) {
+    int rank = 0, of = 0, port = 0;
+    if (std::sscanf(own, "%d of %d at %d", &rank, &of, &port) != 3) throw Error("LH_TEST_RANK");
+    if (of != size) return;
+    Peers job({.rank = rank, .size = size, .master = {}, .device = device}, loopback(),
+              connect_tcp_store({"127.0.0.1", static_cast<uint16_t>(port)}, std::chrono::seconds(30)));
+    return function(job);
+  }
+  const TcpStoreServer server({"127.0.0.1", 0});
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+  std::vector<pid_t> pids;
+  for (int rank = 0; rank < size; ++rank) {
+    const std::string place =
+        "LH_TEST_RANK=" + std::to_string(rank) + " of " + std::to_string(size) + " at " + std::to_string(server.port());
+    const std::string filter = "-tc=" + name;
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      ::execlp("env", "env", place.c_str(), self.c_str(), filter.c_str(), nullptr);
+      ::_exit(127);
+    }
+    pids.push_back(pid);
+  }
+  int bad = 0;
+  for (const pid_t pid : pids) {
+    int status = 0;
+    bad += ::waitpid(pid, &status, 0) != pid || status != 0;
+  }
+  if (bad > 0) throw Error(std::to_string(bad) + " of " + std::to_string(size) + " processes failed");
 }
 
 }  // namespace lh::test
