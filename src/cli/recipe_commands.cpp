@@ -6,6 +6,7 @@
 #include "cli/doctor.h"
 #include "config/load.h"
 #include "train/plan.h"
+#include "train/run_state.h"
 
 namespace lh {
 
@@ -39,8 +40,10 @@ int recipe_plan_command(const PlanArguments& arguments) {
   const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
   if (arguments.world < 1)
     throw ConfigError(fmt::format("--world: expected at least 1, got {}", arguments.world));
+  const bool cpu = arguments.device == "cpu" || recipe.run.device == "cpu";
+  if (cpu) use_threads(recipe.run.threads);
   const RecipePlan plan =
-      plan_recipe(recipe, static_cast<int>(arguments.world), 0,
+      plan_recipe(recipe, static_cast<int>(arguments.world), 0, cpu ? kMetaCpuDevice : kMetaDevice,
                   arguments.compute == "bf16" ? DType::kBF16 : DType::kF32, arguments.vocabulary);
   fmt::print("{} parameters; {} processes: {} data groups of {}; {} micro-batches each\n",
              format_count(static_cast<double>(plan.parameters)), plan.processes, plan.data,

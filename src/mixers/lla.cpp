@@ -12,7 +12,7 @@ LlaMixer::LlaMixer(const MixerContext& context)
       prefix_(context.prefix),
       dtype_(context.store.compute_dtype()),
       device_(context.store.device()) {
-  if (!device_.is_cpu())
+  if (!device_.is_like_cpu())
     fail<ConfigError>("{}: an lla mixer computes on the CPU only; set run.device: cpu",
                       context.prefix);
 }

@@ -21,7 +21,7 @@ ParallaxMixer::ParallaxMixer(const MixerContext& context)
       prefix_(context.prefix),
       dtype_(context.store.compute_dtype()),
       device_(context.store.device()) {
-  if (!device_.is_cpu())
+  if (!device_.is_like_cpu())
     fail<ConfigError>("{}: a parallax mixer computes on the CPU only; set run.device: cpu",
                       context.prefix);
   if (context.model.qk_norm)

@@ -13,10 +13,10 @@ Variable lla_attention(const Variable& q, const Variable& k, const Variable& v,
                        std::shared_ptr<const AttentionPlan> plan, const LlaOptions& options) {
   for (const auto& [x, name] : {std::pair{&q, "q"}, {&k, "k"}, {&v, "v"}}) {
     check_rank(x->value(), 3, kOp, name);
-    if (!x->device().is_cpu())
+    if (!x->device().is_like_cpu())
       fail("[{}] has no CUDA path: set run.device: cpu, or use a parallax or softmax mixer", kOp);
   }
-  Tensor out = Tensor::empty({q.size(0), q.size(1), v.size(2)}, q.dtype());
+  Tensor out = Tensor::empty({q.size(0), q.size(1), v.size(2)}, q.dtype(), q.device());
   cpu::lla_forward(q.value(), k.value(), v.value(), *plan, options, out);
   return record(kOp, {q, k, v}, out,
                 [q = Saved(q), k = Saved(k), v = Saved(v), plan = std::move(plan),

@@ -14,7 +14,7 @@ void check_rank_of_all(const ParallaxInputs& in) {
   for (const auto& [t, name] :
        {std::pair{&in.q, "q"}, {&in.r, "r"}, {&in.k, "k"}, {&in.v, "v"}}) {
     check_rank(*t, 3, kOp, name);
-    if (!t->device().is_cpu())
+    if (!t->device().is_like_cpu())
       fail("[{}] has no CUDA path: set run.device: cpu, or use a softmax mixer", kOp);
   }
 }
@@ -34,9 +34,10 @@ ParallaxAttention parallax_attention(const Variable& q, const Variable& r, const
   const ParallaxInputs inputs{q.value(), r.value(), k.value(), v.value()};
   check_rank_of_all(inputs);
   const Shape out{q.size(0), q.size(1), v.size(2)}, rows{q.size(0), q.size(1)};
-  ParallaxResult result{Tensor::empty(out, q.dtype()), Tensor::empty(out, q.dtype()),
-                        Tensor::empty(rows, sum_dtype(q.dtype())),
-                        Tensor::empty(rows, sum_dtype(q.dtype()))};
+  ParallaxResult result{Tensor::empty(out, q.dtype(), q.device()),
+                        Tensor::empty(out, q.dtype(), q.device()),
+                        Tensor::empty(rows, sum_dtype(q.dtype()), q.device()),
+                        Tensor::empty(rows, sum_dtype(q.dtype()), q.device())};
   cpu::parallax_forward(inputs, *plan, result);
   const Variable output = record(
       kOp, {q, r, k, v}, result.out,

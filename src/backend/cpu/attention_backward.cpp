@@ -234,7 +234,8 @@ void run_pass(const Pass<Real>& pass, const std::vector<AttentionTask>& tasks, i
   Scratch<Real>(measure, call, dq_items);
   const int team = static_cast<int>(
       std::min<int64_t>(omp_get_max_threads(), static_cast<int64_t>(tasks.size())));
-  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8);
+  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8, call.device);
+  if (call.device.is_meta()) return;
 #pragma omp parallel num_threads(team)
   {
     Carver carver(memory.raw() + omp_get_thread_num() * measure.used());

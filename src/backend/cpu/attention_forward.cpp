@@ -221,7 +221,8 @@ void forward_tiles(const AttentionCall<Real>& call, const std::vector<int>& segm
   Carver measure(nullptr);
   Scratch<Real>(measure, call);
   const int team = static_cast<int>(std::min<int64_t>(threads, static_cast<int64_t>(tasks.size())));
-  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8);
+  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8, call.device);
+  if (call.device.is_meta()) return;
 #pragma omp parallel num_threads(team)
   {
     Carver carver(memory.raw() + omp_get_thread_num() * measure.used());
