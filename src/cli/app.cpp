@@ -178,6 +178,8 @@ void add_recipe(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--peak-tflops", plan->peak_tflops, "Matrix product peak of one process")
       ->capture_default_str();
+  command->add_option("--efficiency", plan->efficiency, "Share of that peak that a step reaches")
+      ->capture_default_str();
   command->add_option("--link-gigabytes", plan->link_gigabytes, "Bytes per second that one process sends")
       ->capture_default_str();
   command->add_option("--set", plan->sets, "Override one key")->type_name("KEY=VALUE");

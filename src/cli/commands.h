@@ -102,6 +102,7 @@ struct PlanArguments {
   std::string device = "auto";  // auto | cpu | cuda
   std::string compute = "auto";
   double peak_tflops = 989, link_gigabytes = 50;  // of one process: a Hopper GPU, 400 Gb/s
+  double efficiency = 0.4;                        // share of the peak that a step reaches
 };
 int recipe_plan_command(const PlanArguments& arguments);
 int recipe_check_command(const std::string& recipe, const std::vector<std::string>& sets,

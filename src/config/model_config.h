@@ -78,6 +78,8 @@ struct MixerConfig {
   int64_t utility_hidden = 0;  // sp_kv: 0: hidden_size / 4, at least 16
 
   int64_t resolved_utility_hidden(int64_t hidden_size) const;
+  /// Whether processes that share a sequence always trade heads in it (mixers/mix_heads.h).
+  bool trades_heads() const;
 
   bool operator==(const MixerConfig&) const = default;
 

@@ -236,9 +236,9 @@ TEST_CASE("the memory that a plan predicts is what a run then needs, at any size
                                "precision.micro_batch_tokens=1024"});
   INFO(large.output);
   CHECK(large.code == 0);
-  CHECK(large.output.find("64 processes: 8 data groups of 8") != std::string::npos);
+  CHECK(large.output.find("64 processes: 8 data groups of 8 (parallel.context)") != std::string::npos);
   // 64 micro-batches of one sequence each: its keys travel. Longer ones hold whole documents in each piece, and
   // nothing would.
   CHECK(large.output.find("64 micro-batches each") != std::string::npos);
-  CHECK(large.output.find("context, all-to-all") != std::string::npos);
+  CHECK(large.output.find("context group, all-to-all") != std::string::npos);
 }
