@@ -154,6 +154,17 @@ TEST_CASE("a mesh that does not fit is refused by one message and its exit code"
                                               "model.mixers.full.context=heads"}));
   CHECK(heads.code == 2);
   CHECK(heads.output.find("multiples of parallel.context 4") != std::string::npos);
+  const Outcome pruned = w.run(w.train("bad", {"--set", "parallel.context=4", "--set",
+                                               "model.mixers.full={kind: sp_kv, window: 16}"}));
+  CHECK(pruned.code == 2);
+  CHECK(pruned.output.find("sp_kv trades heads among the processes of a sequence: expected num_heads 4 and "
+                           "num_kv_heads 2 to be multiples of parallel.context 4") != std::string::npos);
+  std::vector<std::string> parity = w.train("unused", {"--cp", "0"});
+  parity[0] = "cp-parity";
+  const Outcome none = w.run(parity);
+  CHECK(none.code == 2);
+  CHECK(none.output.find("--cp: expected counts of at least 1, got 0") != std::string::npos);
+  CHECK(none.output.find("grad norm") == std::string::npos);  // no table without rows
   const Outcome few = w.run(together(3, w.train("bad", {"--set", "schedule.batch_tokens=256", "--set",
                                                         "precision.micro_batch_tokens=128"})));
   CHECK(few.code != 0);
