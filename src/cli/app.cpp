@@ -186,12 +186,18 @@ void add_recipe(CLI::App& app, Action& action) {
       "plan", "Memory, arithmetic and bytes sent of a step in a job of any size, without running it");
   command->add_option("recipe", plan->recipe, "Recipe YAML file")->required();
   command->add_option("--world", plan->world, "Processes")->capture_default_str();
-  command->add_option("--compute", plan->compute, "Type of activations")
-      ->check(CLI::IsMember({"bf16", "fp32"}))
+  command->add_option("--device", plan->device, "What it would run on (auto: run.device, else cuda)")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--compute", plan->compute,
+                      "Type of activations (auto: precision.compute, else bf16)")
+      ->check(CLI::IsMember({"auto", "bf16", "fp32"}))
       ->capture_default_str();
   command->add_option("--vocabulary", plan->vocabulary, "Tokens, where the recipe leaves it to a tokenizer")
       ->capture_default_str();
   command->add_option("--peak-tflops", plan->peak_tflops, "Matrix product peak of one process")
+      ->capture_default_str();
+  command->add_option("--efficiency", plan->efficiency, "Share of that peak that a step reaches")
       ->capture_default_str();
   command->add_option("--link-gigabytes", plan->link_gigabytes, "Bytes per second that one process sends")
       ->capture_default_str();

@@ -108,8 +108,10 @@ struct PlanArguments {
   std::vector<std::string> sets;
   int64_t world = 1;
   int64_t vocabulary = 50304;  // where the recipe leaves it to a tokenizer
-  std::string compute = "bf16";
+  std::string device = "auto";  // auto | cpu | cuda
+  std::string compute = "auto";
   double peak_tflops = 989, link_gigabytes = 50;  // of one process: a Hopper GPU, 400 Gb/s
+  double efficiency = 0.4;                        // share of the peak that a step reaches
 };
 int recipe_plan_command(const PlanArguments& arguments);
 int recipe_check_command(const std::string& recipe, const std::vector<std::string>& sets,

@@ -1,6 +1,8 @@
 // longhand cp-parity: the table of differences, and the verdict as exit code.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "config/load.h"
@@ -10,10 +12,12 @@ namespace lh {
 
 int parity_command(const ParityArguments& arguments) {
   const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
-  fmt::print("{:>3} {:>5} {:>14} {:>14} {:>11} {:>11} {:>11}  {}\n", "cp", "step", "loss", "grad norm",
-             "d loss", "d norm", "d gradient", "of parameter");
   double largest = 0;
+  bool started = false;
   context_parity(recipe, arguments.contexts, arguments.steps, [&](const ContextParity& row) {
+    if (!std::exchange(started, true))  // after the arguments have proved good
+      fmt::print("{:>3} {:>5} {:>14} {:>14} {:>11} {:>11} {:>11}  {}\n", "cp", "step", "loss", "grad norm",
+                 "d loss", "d norm", "d gradient", "of parameter");
     fmt::print("{:>3} {:>5} {:>14.10f} {:>14.10f} {:>11.2e} {:>11.2e} {:>11.2e}  {}\n", row.context,
                row.step, row.loss, row.grad_norm, row.loss_error, row.norm_error, row.worst_error,
                row.worst_parameter);

@@ -1,11 +1,14 @@
 // longhand recipe explain, check; longhand doctor.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/doctor.h"
 #include "config/load.h"
 #include "train/plan.h"
+#include "train/run_state.h"
 
 namespace lh {
 
@@ -35,34 +38,69 @@ int recipe_check_command(const std::string& path, const std::vector<std::string>
   return 0;
 }
 
+namespace {
+
+/// What a step of one process computes and sends, and the time of each if nothing overlaps.
+void print_step(const RecipePlan& plan, const PlanArguments& arguments) {
+  struct Row {
+    std::string what, amount;
+    double seconds;
+  };
+  const double flops = plan.flops / static_cast<double>(plan.processes);
+  std::vector<Row> rows = {{"arithmetic", fmt::format("{:.3g} FLOP", flops),
+                            flops / (arguments.peak_tflops * 1e12 * arguments.efficiency)}};
+  const auto add = [&](const std::string& what, int64_t bytes) {
+    if (bytes > 0)
+      rows.push_back({what, format_bytes(static_cast<double>(bytes)) + " sent",
+                      static_cast<double>(bytes) / (arguments.link_gigabytes * 1e9)});
+  };
+  const auto add_group = [&](const std::string& group, const CommTraffic& traffic) {
+    add(group + ", all-reduce", traffic.all_reduce);
+    add(group + ", reduce-scatter", traffic.reduce_scatter);
+    add(group + ", all-gather", traffic.all_gather);
+    add(group + ", all-to-all", traffic.all_to_all);
+    add(group + ", point to point", traffic.send);
+    add(group + ", broadcast", traffic.broadcast);
+  };
+  add_group("all processes", plan.world);
+  add_group("context group", plan.context_group);
+  double total = 0;
+  for (const Row& row : rows) total += row.seconds;
+  fmt::print("{:<30} {:>16} {:>10} {:>7}\n", "a step of one process", "amount", "seconds", "share");
+  for (const Row& row : rows)
+    fmt::print("{:<30} {:>16} {:>10.3g} {:>5.1f} %\n", row.what, row.amount, row.seconds,
+               100 * row.seconds / total);
+  fmt::print("{:<30} {:>16} {:>10.3g}\n\n", "together", "", total);
+  fmt::print("Assumed: {} TFLOP/s of a process (--peak-tflops), {} of it reached (--efficiency), "
+             "{} GB/s sent by a\nprocess (--link-gigabytes), nothing overlapping. FLOP are useful ones: "
+             "what recompute repeats isn't counted.\n",
+             arguments.peak_tflops, arguments.efficiency, arguments.link_gigabytes);
+}
+
+}  // namespace
+
 int recipe_plan_command(const PlanArguments& arguments) {
   const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
   if (arguments.world < 1)
     throw ConfigError(fmt::format("--world: expected at least 1, got {}", arguments.world));
-  const RecipePlan plan =
-      plan_recipe(recipe, static_cast<int>(arguments.world), 0,
-                  arguments.compute == "bf16" ? DType::kBF16 : DType::kF32, arguments.vocabulary);
-  fmt::print("{} parameters; {} processes: {} data groups of {}; {} micro-batches each\n",
-             format_count(static_cast<double>(plan.parameters)), plan.processes, plan.data,
-             plan.context, plan.micro_batches);
-  fmt::print("{}\n", plan.memory.table());
-  const double compute_seconds =
-      plan.flops / static_cast<double>(plan.processes) / (arguments.peak_tflops * 1e12);
-  fmt::print("arithmetic    {:.3g} FLOP a step and process: {:.3g} s at {} TFLOP/s\n",
-             plan.flops / static_cast<double>(plan.processes), compute_seconds,
-             arguments.peak_tflops);
-  double seconds = compute_seconds;
-  const auto line = [&](const char* what, int64_t bytes) {
-    if (bytes == 0) return;
-    const double time = static_cast<double>(bytes) / (arguments.link_gigabytes * 1e9);
-    seconds += time;
-    fmt::print("{:<28} {:>10} sent: {:.3g} s at {} GB/s\n", what,
-               format_bytes(static_cast<double>(bytes)), time, arguments.link_gigabytes);
-  };
-  line("gradients, all-reduce", plan.world.all_reduce);
-  line("context, all-to-all", plan.context_group.all_to_all);
-  fmt::print("{:.0f} % of a step is arithmetic when nothing overlaps\n",
-             100 * compute_seconds / seconds);
+  for (const auto& [value, name] : {std::pair{arguments.peak_tflops, "--peak-tflops"},
+                                    {arguments.link_gigabytes, "--link-gigabytes"},
+                                    {arguments.efficiency, "--efficiency"}})
+    if (!(value > 0)) throw ConfigError(fmt::format("{}: expected above 0, got {}", name, value));
+  const bool cpu = arguments.device == "cpu" ||
+                   (arguments.device == "auto" && recipe.run.device == "cpu");
+  if (cpu) use_threads(recipe.run.threads);
+  const bool bf16 = arguments.compute == "bf16" ||
+                    (arguments.compute == "auto" && recipe.precision.compute != "fp32");
+  const RecipePlan plan = plan_recipe(recipe, static_cast<int>(arguments.world), 0,
+                                      cpu ? kMetaCpuDevice : kMetaDevice,
+                                      bf16 ? DType::kBF16 : DType::kF32, arguments.vocabulary);
+  fmt::print("{} parameters, {} on {}\n", format_count(static_cast<double>(plan.parameters)),
+             bf16 ? "bf16" : "fp32", cpu ? "cpu" : "cuda");
+  fmt::print("{} processes: {} data groups of {} (parallel.context), {} micro-batches each\n\n",
+             plan.processes, plan.data, plan.context, plan.micro_batches);
+  fmt::print("{}\n\n", plan.memory.table());
+  print_step(plan, arguments);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "base/text.h"
@@ -292,14 +293,17 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
               fmt::format("belongs to kind wsd, not to {}", s.kind));
   check_gates(r, rules);
   const int64_t context = r.parallel.context;
+  const int64_t heads = r.model.num_heads, kv_heads = r.model.resolved_num_kv_heads();
   for (const auto& [name, mixer] : r.model.mixers)
-    rules.check(mixer.context != "heads" ||
-                    (divides(context, r.model.num_heads) &&
-                     divides(context, r.model.resolved_num_kv_heads())),
-                {fmt::format("model.mixers.{}.context", name), "parallel.context"},
-                fmt::format("heads needs num_heads {} and num_kv_heads {} to be multiples of "
-                            "parallel.context {}",
-                            r.model.num_heads, r.model.resolved_num_kv_heads(), context));
+    rules.check(!mixer.trades_heads() || (divides(context, heads) && divides(context, kv_heads)),
+                {fmt::format("model.mixers.{}.{}", name, mixer.context == "heads" ? "context" : "kind"),
+                 "parallel.context"},
+                fmt::format("{} trades heads among the processes of a sequence: expected num_heads {} "
+                            "and num_kv_heads {} to be multiples of parallel.context {}; set "
+                            "parallel.context to a divisor of {}{}",
+                            mixer.context == "heads" ? "context: heads" : mixer.kind, heads, kv_heads,
+                            context, std::gcd(heads, kv_heads),
+                            mixer.context == "heads" ? ", or context to gather" : ""));
   rules.check(r.eval.every_steps == 0 || r.data.has_valid(), {"eval.every_steps", "data.valid"},
               "evaluation needs data.valid, or data.valid_examples of a task");
   rules.check(r.eval.sample_tokens < r.model.max_position,

@@ -14,8 +14,8 @@ Variable attention(const Variable& q, const Variable& k, const Variable& v,
   const DType statistics = q.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
   Tensor out = Tensor::empty({q.size(0), q.size(1), v.size(2)}, q.dtype(), q.device());
   Tensor lse = Tensor::empty({q.size(0), q.size(1)}, statistics, q.device());
-  LH_DISPATCH(q.device(), "attention",
-              attention_forward(q.value(), k.value(), v.value(), *plan, out, lse, bias.value()));
+  LH_DISPATCH_SCRATCH(q.device(), "attention",
+      attention_forward(q.value(), k.value(), v.value(), *plan, out, lse, bias.value()));
   std::vector<Variable> inputs = {q, k, v};
   if (bias.defined()) inputs.push_back(bias);
   return record("attention", inputs, out,
@@ -28,9 +28,9 @@ Variable attention(const Variable& q, const Variable& k, const Variable& v,
                          dv = Tensor::empty_like(tv), db;
                   const bool learned = biased && gradients.wants(3);
                   if (learned) db = Tensor::empty_like(tb);
-                  LH_DISPATCH(tq.device(), "attention",
-                              attention_backward(tq, tk, tv, out, lse, gradients.output(), *plan,
-                                                 dq, dk, dv, tb, learned ? &db : nullptr));
+                  LH_DISPATCH_SCRATCH(tq.device(), "attention",
+                      attention_backward(tq, tk, tv, out, lse, gradients.output(), *plan,
+                                         dq, dk, dv, tb, learned ? &db : nullptr));
                   gradients.add(0, dq);
                   gradients.add(1, dk);
                   gradients.add(2, dv);

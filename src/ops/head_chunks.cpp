@@ -21,13 +21,13 @@ HeadChunks head_chunks(int64_t rows, int64_t vocab, int64_t bytes_per_logit, int
 
 HeadChunks head_chunks(int64_t rows, int64_t vocab, int64_t bytes_per_logit, Device device) {
   // Large enough for efficient products, small beside the model.
-  return device.is_cpu() ? head_chunks(rows, vocab, bytes_per_logit, int64_t{32} << 20, 16)
+  return device.is_like_cpu() ? head_chunks(rows, vocab, bytes_per_logit, int64_t{32} << 20, 16)
                          : head_chunks(rows, vocab, bytes_per_logit, int64_t{256} << 20, 256);
 }
 
 Tensor head_logits(const Tensor& x, const Tensor& w) {
   Tensor logits = Tensor::empty({x.size(0), w.size(0)}, sum_dtype(x.dtype()), x.device());
-  LH_DISPATCH(x.device(), "head", gemm(x, false, w, true, logits, false));
+  LH_DISPATCH_SCRATCH(x.device(), "head", gemm(x, false, w, true, logits, false));
   return logits;
 }
 
@@ -58,8 +58,8 @@ void TokenGradients::add(const Tensor& w, int64_t first, const Tensor& logits) {
   const Tensor columns = w.slice(0, first, end);
   Tensor& to = sum_.defined() ? sum_ : dx_;
   Tensor dw = gradients_.dw.slice(0, first, end);
-  LH_DISPATCH(x_.device(), "head", gemm(d, false, columns, false, to, sum_.defined()));
-  LH_DISPATCH(x_.device(), "head", gemm(d, true, x_, false, dw, true));
+  LH_DISPATCH_SCRATCH(x_.device(), "head", gemm(d, false, columns, false, to, sum_.defined()));
+  LH_DISPATCH_SCRATCH(x_.device(), "head", gemm(d, true, x_, false, dw, true));
 }
 
 void TokenGradients::finish() {

@@ -23,9 +23,9 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
     LH_DISPATCH(x.device(), "linear", gemv(x.value(), weight.value(), y));
     if (bias.defined()) LH_DISPATCH(x.device(), "linear", add_bias(y, bias.value()));
   } else {
-    LH_DISPATCH(x.device(), "linear",
-                gemm(x.value(), false, weight.value(), true, y, false,
-                     bias.defined() ? bias.value() : Tensor()));
+    LH_DISPATCH_SCRATCH(x.device(), "linear",
+                        gemm(x.value(), false, weight.value(), true, y, false,
+                             bias.defined() ? bias.value() : Tensor()));
   }
   return record("linear", {x, weight, bias}, y,
                 [x = Saved(x), w = weight.value()](Gradients& gradients) {
@@ -33,18 +33,18 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
                   const Device device = dy.device();
                   if (gradients.wants(0)) {
                     Gradients::Target dx = gradients.target(0);
-                    LH_DISPATCH(device, "linear", gemm(dy, false, w, false, dx.tensor, dx.holds_sum));
+                    LH_DISPATCH_SCRATCH(device, "linear", gemm(dy, false, w, false, dx.tensor, dx.holds_sum));
                   }
                   const bool wants_bias = gradients.wants(2);
                   Tensor db = wants_bias ? gradients.accumulator(2) : Tensor();
                   if (gradients.wants(1)) {
                     Gradients::Target dw = gradients.target(1);
                     if (wants_bias)
-                      LH_DISPATCH(device, "linear",
-                                  gemm_bias_backward(dy, x.get(), dw.tensor, dw.holds_sum, db));
+                      LH_DISPATCH_SCRATCH(device, "linear",
+                          gemm_bias_backward(dy, x.get(), dw.tensor, dw.holds_sum, db));
                     else
-                      LH_DISPATCH(device, "linear",
-                                  gemm(dy, true, x.get(), false, dw.tensor, dw.holds_sum));
+                      LH_DISPATCH_SCRATCH(device, "linear",
+                                          gemm(dy, true, x.get(), false, dw.tensor, dw.holds_sum));
                   } else if (wants_bias) {
                     LH_DISPATCH(device, "linear", bias_backward(dy, db));
                   }

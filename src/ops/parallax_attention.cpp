@@ -36,7 +36,7 @@ ParallaxAttention parallax_attention(const Variable& q, const Variable& r, const
   ParallaxResult result{
       Tensor::empty(out, q.dtype(), device), Tensor::empty(out, q.dtype(), device),
       Tensor::empty(rows, sums, device), Tensor::empty(rows, sums, device)};
-  LH_DISPATCH(device, kOp, parallax_forward(inputs, *plan, result));
+  LH_DISPATCH_SCRATCH(device, kOp, parallax_forward(inputs, *plan, result));
   const Variable output = record(
       kOp, {q, r, k, v}, result.out,
       [q = Saved(q), r = Saved(r), k = Saved(k), v = Saved(v), result,
@@ -44,8 +44,8 @@ ParallaxAttention parallax_attention(const Variable& q, const Variable& r, const
         const ParallaxInputs in{q.get(), r.get(), k.get(), v.get()};
         ParallaxGradients d{Tensor::empty_like(in.q), Tensor::empty_like(in.r),
                             Tensor::empty_like(in.k), Tensor::empty_like(in.v)};
-        LH_DISPATCH(in.q.device(), kOp,
-                    parallax_backward(in, result, gradients.output(), *plan, d));
+        LH_DISPATCH_SCRATCH(in.q.device(), kOp,
+                            parallax_backward(in, result, gradients.output(), *plan, d));
         gradients.add(0, d.dq);
         gradients.add(1, d.dr);
         gradients.add(2, d.dk);

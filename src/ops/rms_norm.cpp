@@ -27,14 +27,14 @@ Variable rms_norm(const Variable& x, const Variable& weight, double eps) {
                                        : Tensor::zeros({d}, rstd.dtype(), dy.device());
         if (!gradients.wants(0)) {
           Tensor unused = Tensor::empty_like(input);
-          LH_DISPATCH(dy.device(), "rms_norm",
-                      rms_norm_backward(input, w, rstd, dy, unused, false, dw));
+          LH_DISPATCH_SCRATCH(dy.device(), "rms_norm",
+                              rms_norm_backward(input, w, rstd, dy, unused, false, dw));
           return;
         }
         Gradients::Target dx = gradients.target(0);
         Tensor dx_rows = dx.tensor.reshape({-1, d});
-        LH_DISPATCH(dy.device(), "rms_norm",
-                    rms_norm_backward(input, w, rstd, dy, dx_rows, dx.holds_sum, dw));
+        LH_DISPATCH_SCRATCH(dy.device(), "rms_norm",
+                            rms_norm_backward(input, w, rstd, dy, dx_rows, dx.holds_sum, dw));
       },
       [saved_x, w = weight.value(), eps, d, shape, statistics] {
         const Tensor input = saved_x.get().reshape({-1, d});

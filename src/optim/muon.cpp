@@ -31,10 +31,10 @@ Tensor newton_schulz(const Tensor& gradient, const std::string& variant, int64_t
   Tensor gram = Tensor::empty({rows, rows}, x.dtype(), device);
   Tensor polynomial = Tensor::empty_like(gram), next = Tensor::empty_like(x);
   for (int64_t i = 0; i < steps; ++i) {
-    LH_DISPATCH(device, "muon", gemm(x, false, x, true, gram, false));
-    LH_DISPATCH(device, "muon", gemm(gram, false, gram, false, polynomial, false));
+    LH_DISPATCH_SCRATCH(device, "muon", gemm(x, false, x, true, gram, false));
+    LH_DISPATCH_SCRATCH(device, "muon", gemm(gram, false, gram, false, polynomial, false));
     LH_DISPATCH(device, "muon", add_scaled(gram, b, polynomial, c, polynomial));
-    LH_DISPATCH(device, "muon", gemm(polynomial, false, x, false, next, false));
+    LH_DISPATCH_SCRATCH(device, "muon", gemm(polynomial, false, x, false, next, false));
     LH_DISPATCH(device, "muon", add_scaled(x, a, next, 1, x));
   }
   if (!flip) return x;

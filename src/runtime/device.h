@@ -13,7 +13,8 @@ inline constexpr bool kWithCuda = false;
 #endif
 
 /// kMeta: tensors have shapes and owners but no memory, and operations on them compute nothing. A
-/// training step there shows what a real one would allocate and exchange.
+/// training step there shows what a real one would allocate and exchange. Its index says whose scratch
+/// memory is counted: kMetaCpuDevice counts the CPU backend's, kMetaDevice none.
 enum class DeviceKind : uint8_t { kCpu, kCuda, kMeta };
 inline constexpr int kDeviceKinds = 3;
 
@@ -23,6 +24,8 @@ struct Device {
 
   bool is_cpu() const { return kind == DeviceKind::kCpu; }
   bool is_meta() const { return kind == DeviceKind::kMeta; }
+  /// Where the CPU backend computes, or allocates as if it did.
+  bool is_like_cpu() const { return is_cpu() || (is_meta() && index == 1); }
   bool operator==(const Device&) const = default;
   std::string str() const {
     return is_cpu() ? "cpu" : is_meta() ? "meta" : "cuda:" + std::to_string(index);
@@ -31,5 +34,6 @@ struct Device {
 
 inline constexpr Device kCpuDevice{};
 inline constexpr Device kMetaDevice{DeviceKind::kMeta, 0};
+inline constexpr Device kMetaCpuDevice{DeviceKind::kMeta, 1};
 
 }  // namespace lh

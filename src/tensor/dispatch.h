@@ -24,3 +24,14 @@
       ::lh::fail("[{}] this build has no CUDA backend", op);                    \
     }                                                                           \
   } while (false)
+
+/// The same for an op whose CPU implementation needs scratch memory that counts beside its operands: that is
+/// called for operands of kMetaCpuDevice too, where it allocates and computes nothing.
+#define LH_DISPATCH_SCRATCH(device_, op, call)                      \
+  do {                                                              \
+    if ((device_).is_like_cpu()) {                                  \
+      ::lh::cpu::call;                                              \
+    } else {                                                        \
+      LH_DISPATCH(device_, op, call);                               \
+    }                                                               \
+  } while (false)

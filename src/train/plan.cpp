@@ -30,15 +30,15 @@ CommTraffic minus(const CommTraffic& a, const CommTraffic& b) {
 
 }  // namespace
 
-RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, DType compute,
+RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device device, DType compute,
                        int64_t vocabulary) {
-  const PeerPlace place{.rank = rank, .size = processes, .master = {}, .device = kMetaDevice,
+  const PeerPlace place{.rank = rank, .size = processes, .master = {}, .device = device,
                         .imagined = true};
   const Team team(std::make_unique<Peers>(place, GlooOptions{}), recipe.parallel);
   ModelConfig config = recipe.model;
   if (config.vocab_size == 0) config.vocab_size = vocabulary;
   const MemoryReport before = memory_report(DeviceKind::kMeta);
-  Decoder model(config, compute, 0, kMetaDevice);
+  Decoder model(config, compute, 0, device);
   const auto optimizer = make_optimizer(recipe.optim, model.parameters());
   const int64_t seq = recipe.data.seq_tokens, sequences = recipe.schedule.batch_tokens / seq;
   const SequenceShare share = team.share(sequences, recipe.micro_batch_tokens() / seq);
@@ -70,7 +70,7 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, DType comp
     plan.flops +=
         3 * static_cast<double>(processes) *
         model.forward_flops(
-            team.tensors(full_sequences(share.size(micro), seq), kMetaDevice).layout);
+            team.tensors(full_sequences(share.size(micro), seq), device).layout);
   plan.world = minus(team.world().traffic(), world);
   plan.context_group = minus(team.context().traffic(), context);
   plan.memory = memory_report(DeviceKind::kMeta);

@@ -17,9 +17,11 @@ struct RecipePlan {
   CommTraffic world, context_group;  // bytes that the planned process sends in a step
 };
 
-/// Plans rank `rank` of `processes`. `compute`: f32 or bf16. `vocabulary` is used where the recipe leaves it to the
-/// tokenizer. Every sequence is one document, the most work a step can be. ConfigError as in training.
-RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, DType compute,
+/// Plans rank `rank` of `processes`. `device`: kMetaDevice, or kMetaCpuDevice for a process that computes
+/// on the CPU with as many threads as this one would: its scratch memory counts. `compute`: f32 or bf16.
+/// `vocabulary` is used where the recipe leaves it to the tokenizer. Every sequence is one document, the
+/// most work a step can be. ConfigError as in training.
+RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device device, DType compute,
                        int64_t vocabulary);
 
 }  // namespace lh

@@ -40,11 +40,12 @@ double useful_flops(const StepContext& context, const BatchTensors& batch) {
   return 3 * context.model.forward_flops(batch.layout);
 }
 
-void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, Tensor loss) {
+void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, Tensor loss,
+                         bool accumulate) {
   const bool recompute = context.recipe.precision.recompute == "block";
   const Variable total =
       context.model.loss(batch.tokens, batch.targets, batch.layout, recompute).loss_sum;
-  LH_DISPATCH(loss.device(), "step", sum(total.value(), loss, false));
+  LH_DISPATCH(loss.device(), "step", sum(total.value(), loss, accumulate));
   backward(scale(total, share_of_target(context)));
 }
 
@@ -75,14 +76,13 @@ void finish(const StepContext& context, const StepNumbers& numbers, StepResult& 
 /// The rest of a step after this process's micro-batches: sums over all processes, then the same
 /// update on each.
 StepResult finish_together(const StepContext& context, double learning_rate_factor,
-                           const StepNumbers& local, StepState& state, StepResult result) {
+                           const StepNumbers& numbers, StepState& state, StepResult result) {
   const Team& team = *context.team;
-  const Device device = context.model.device();
   team.sum_gradients(context.model.parameters());
-  const StepNumbers numbers(1, device);
-  Tensor loss = numbers.loss(0);
-  LH_DISPATCH(device, "step", sum(local.losses(), loss, false));
-  team.sum(loss, "loss");
+  // Devices do not add f64, and the host has to wait for the gradients anyway.
+  Tensor loss = numbers.loss(0), host_loss = loss.to(kCpuDevice);
+  team.sum(host_loss, "loss");
+  if (!loss.device().is_cpu()) loss.copy_bytes_from(host_loss);
   Tensor flops = Tensor::from(std::vector<double>{result.flops}, {1});
   team.sum(flops, "arithmetic");
   result.flops = flops.item();
@@ -94,8 +94,8 @@ StepResult finish_together(const StepContext& context, double learning_rate_fact
 
 /// Micro-batches are enqueued as they come.
 StepResult eager_step(const StepContext& context, double learning_rate_factor, StepState& state) {
-  const Device device = context.model.device();
-  const StepNumbers numbers(context.micro_batches, device);
+  const bool together = shared(context);  // losses of all processes become one number
+  const StepNumbers numbers(together ? 1 : context.micro_batches, context.model.device());
   StepResult result;
   context.model.parameters().zero_grad();
   for (int64_t micro = 0; micro < context.micro_batches; ++micro) {
@@ -105,9 +105,9 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
                              : tensors_of(context, context.batch(micro));
     batch.layout.set_gates(context.gates);  // one sent ahead was made in another step's phase
     result.flops += useful_flops(context, batch);
-    enqueue_micro_batch(context, batch, numbers.loss(micro));
+    enqueue_micro_batch(context, batch, numbers.loss(together ? 0 : micro), together && micro > 0);
   }
-  if (shared(context)) return finish_together(context, learning_rate_factor, numbers, state, result);
+  if (together) return finish_together(context, learning_rate_factor, numbers, state, result);
   context.optimizer.prepare(learning_rate_factor);
   enqueue_update(context, numbers, state);
   if (context.next && context.state != nullptr)
@@ -140,7 +140,7 @@ StepResult recorded_step(const StepContext& context, double learning_rate_factor
                [&] {
                  model.parameters().zero_grad();
                  for (int64_t micro = 0; micro < context.micro_batches; ++micro)
-                   enqueue_micro_batch(context, recorded.batch(micro), numbers.loss(micro));
+                   enqueue_micro_batch(context, recorded.batch(micro), numbers.loss(micro), false);
                  enqueue_update(context, numbers, state);
                });
   if (context.next)

@@ -20,7 +20,7 @@ AttentionCall<Real> make_call(const Tensor& q, const Tensor& k, const Tensor& v,
                               const Tensor& bias) {
   check_attention(q, k, v, plan, out, lse, kOp);
   if (bias.defined()) check_attention_bias(bias, k, kOp, "bias");
-  AttentionCall<Real> call{plan, tile_ops<Real>(q.dtype())};
+  AttentionCall<Real> call{plan, tile_ops<Real>(q.dtype()), q.device()};
   call.q = HeadRows(q);
   call.k = HeadRows(k);
   call.v = HeadRows(v);
@@ -41,15 +41,17 @@ void forward(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionP
   const AttentionCall<Real> call = make_call<Real>(q, k, v, plan, out, lse, bias);
   const std::vector<RowInterval> ranges = query_intervals(plan);
   zero_rows_outside(ranges, out);
-  for_rows_outside(ranges, q.size(0), [&](int64_t row) {
-    std::fill_n(call.lse + row * call.heads, call.heads, -std::numeric_limits<Real>::infinity());
-  });
+  if (!call.device.is_meta())
+    for_rows_outside(ranges, q.size(0), [&](int64_t row) {
+      std::fill_n(call.lse + row * call.heads, call.heads, -std::numeric_limits<Real>::infinity());
+    });
   std::vector<int> tiled, decoding;
   for (size_t s = 0; s < plan.segments.size(); ++s) {
     const bool few = is_decoding(plan.segments[s], call.group, q.dtype());
     (few ? decoding : tiled).push_back(static_cast<int>(s));
   }
   forward_tiles(call, tiled);
+  if (call.device.is_meta()) return;  // decoding's scratch is a few rows
   if constexpr (std::is_same_v<Real, float>) forward_decode(call, decoding, q.dtype());
 }
 
@@ -67,9 +69,10 @@ void backward_round(const Tensor& q, const Tensor& k, const Tensor& v, const Ten
   zero_rows_outside(key_intervals(plan), dv);
   if (dbias != nullptr) {
     call.dbias = dbias->data<Real>();
-    for_rows_outside(key_intervals(plan), k.size(0), [&](int64_t row) {
-      std::fill_n(call.dbias + row * call.kv_heads, call.kv_heads, Real(0));
-    });
+    if (!call.device.is_meta())
+      for_rows_outside(key_intervals(plan), k.size(0), [&](int64_t row) {
+        std::fill_n(call.dbias + row * call.kv_heads, call.kv_heads, Real(0));
+      });
   }
   backward_tiles(call);
 }
@@ -91,14 +94,15 @@ void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o
     const AttentionPlan& all = rounds.empty() ? plan : rounds[0];
     return backward_round<Real>(q, k, v, out, lse, d_out, all, dq, dk, dv, bias, dbias);
   }
-  if (dbias != nullptr) fill(*dbias, 0);
+  const bool computes = !q.device().is_meta();
+  if (dbias != nullptr && computes) fill(*dbias, 0);
   sum_over_rounds(rounds, dk, dv,
                   [&](const AttentionPlan& round, Tensor& dk_part, Tensor& dv_part) {
                     Tensor dbias_part;
                     if (dbias != nullptr) dbias_part = Tensor::empty_like(*dbias);
                     backward_round<Real>(q, k, v, out, lse, d_out, round, dq, dk_part, dv_part,
                                          bias, dbias != nullptr ? &dbias_part : nullptr);
-                    if (dbias != nullptr) add_scaled(*dbias, 1, dbias_part, 1, *dbias);
+                    if (dbias != nullptr && computes) add_scaled(*dbias, 1, dbias_part, 1, *dbias);
                   });
 }
 

@@ -56,6 +56,7 @@ template <typename Real>
 struct AttentionCall {
   const AttentionPlan& plan;
   const TileOps<Real>& ops;
+  Device device = {};  // the meta device: scratch memory is allocated, nothing is computed
   HeadRows q{}, k{}, v{}, out{}, d_out{}, dq{}, dk{}, dv{};
   Real* lse = nullptr;
   const Real* bias = nullptr;  // [nk, kv_heads], or null

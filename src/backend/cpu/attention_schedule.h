@@ -18,7 +18,8 @@ void run_tasks(const Call& call, const std::vector<AttentionTask>& tasks, const 
   Scratch(measure, call, arguments...);
   const int team = static_cast<int>(
       std::min<int64_t>(omp_get_max_threads(), static_cast<int64_t>(tasks.size())));
-  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8);
+  const Tensor memory = Tensor::empty({team, measure.used()}, DType::kU8, call.device);
+  if (call.device.is_meta()) return;
 #pragma omp parallel num_threads(team)
   {
     Carver carver(memory.raw() + omp_get_thread_num() * measure.used());

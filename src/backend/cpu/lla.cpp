@@ -23,8 +23,8 @@ void add_scaled_row(double* to, double factor, const double* from, int64_t n) {
 }
 
 Tensor in_double(const Tensor& t) {
-  Tensor wide = Tensor::empty(t.shape(), DType::kF64);
-  copy(t, wide);
+  Tensor wide = Tensor::empty(t.shape(), DType::kF64, t.device());
+  if (!t.device().is_meta()) copy(t, wide);
   return wide;
 }
 
@@ -170,7 +170,7 @@ void backward_row(const Query& query, const double* g, double scale, const LlaOp
 
 void check_operands(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionPlan& plan,
                     const LlaOptions& options, const Tensor& out) {
-  const Tensor lse = Tensor::empty({q.size(0), q.size(1)}, sum_dtype(q.dtype()));
+  const Tensor lse = Tensor::empty({q.size(0), q.size(1)}, sum_dtype(q.dtype()), q.device());
   check_attention(q, k, v, plan, out, lse, kOp);
   if (!(options.ridge > 0))
     fail<ShapeError>("[{}] ridge: expected above 0, got {}", kOp, options.ridge);
@@ -182,7 +182,8 @@ void lla_forward(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
                  const LlaOptions& options, Tensor& out) {
   check_operands(q, k, v, plan, options, out);
   const Operands in(q, k, v);
-  Tensor wide = Tensor::zeros(out.shape(), DType::kF64);
+  Tensor wide = Tensor::zeros(out.shape(), DType::kF64, out.device());
+  if (out.device().is_meta()) return;
   for (const AttentionSegment& s : plan.segments) {
 #pragma omp parallel
     {
@@ -206,8 +207,10 @@ void lla_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tenso
   check_shape(gradients.dk, k.shape(), kOp, "dk");
   const Operands in(q, k, v);
   const Tensor g = in_double(d_out);
-  Tensor dq = Tensor::zeros(q.shape(), DType::kF64), dk = Tensor::zeros(k.shape(), DType::kF64),
-         dv = Tensor::zeros(v.shape(), DType::kF64);
+  Tensor dq = Tensor::zeros(q.shape(), DType::kF64, q.device()),
+         dk = Tensor::zeros(k.shape(), DType::kF64, k.device()),
+         dv = Tensor::zeros(v.shape(), DType::kF64, v.device());
+  if (q.device().is_meta()) return;
   // A thread owns a key-value head, so that sums over its queries have one order.
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t kv_head = 0; kv_head < in.kv_heads; ++kv_head) {

@@ -40,6 +40,7 @@ Matrix<T> matrix(const Tensor& t) {
 template <typename T>
 void eigen_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& c,
                 bool accumulate) {
+  if (c.device().is_meta()) return;  // its packing is on the stack, or the library's own
   auto left = matrix<T>(a), right = matrix<T>(b), result = matrix<T>(c);
   if (!accumulate) result.setZero();
   if (trans_a && trans_b) result.noalias() += left.transpose() * right.transpose();
@@ -49,8 +50,8 @@ void eigen_gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Te
 }
 
 Tensor as_f32(const Tensor& t) {
-  Tensor wide = Tensor::empty(t.shape(), DType::kF32);
-  copy(t, wide);
+  Tensor wide = Tensor::empty(t.shape(), DType::kF32, t.device());
+  if (!t.device().is_meta()) copy(t, wide);
   return wide;
 }
 
@@ -60,13 +61,14 @@ void eigen_dispatch(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b
   if (a.dtype() == DType::kBF16) {
     Tensor wide = c.dtype() == DType::kF32 ? c : as_f32(c);
     eigen_gemm<float>(as_f32(a), trans_a, as_f32(b), trans_b, wide, accumulate);
+    if (c.device().is_meta()) return;
     if (bias.defined()) add_bias(wide, as_f32(bias));
     if (c.dtype() == DType::kBF16) copy(wide, c);
     return;
   }
   if (a.dtype() == DType::kF64) eigen_gemm<double>(a, trans_a, b, trans_b, c, accumulate);
   else eigen_gemm<float>(a, trans_a, b, trans_b, c, accumulate);
-  if (bias.defined()) add_bias(c, bias);
+  if (bias.defined() && !c.device().is_meta()) add_bias(c, bias);
 }
 
 #ifdef LH_WITH_ONEDNN
@@ -144,7 +146,8 @@ void onednn_gemm(const Operand& a, const void* a_data, const Operand& b, const v
   const dnnl::engine& engine = onednn_engine();
   static thread_local dnnl::stream stream(engine);
   const Tensor scratch =
-      Tensor::empty({static_cast<int64_t>(product.scratchpad.get_size())}, DType::kU8);
+      Tensor::empty({static_cast<int64_t>(product.scratchpad.get_size())}, DType::kU8, c.device());
+  if (c.device().is_meta()) return;
   std::unordered_map<int, dnnl::memory> arguments = {
       {DNNL_ARG_SRC, {product.a, engine, const_cast<void*>(a_data)}},
       {DNNL_ARG_WEIGHTS, {product.b, engine, const_cast<void*>(b_data)}},
@@ -165,6 +168,7 @@ void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& 
   const GemmSize size = check_gemm(a, trans_a, b, trans_b, c, bias);
   if (c.numel() == 0) return;
   if (size.k == 0) {
+    if (c.device().is_meta()) return;
     if (!accumulate) copy(Tensor::zeros(c.shape(), c.dtype()), c);  // c may be a view
     if (bias.defined()) add_bias(c, bias);
     return;
@@ -180,10 +184,10 @@ void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& 
     const Tensor wide_bias = bias.defined() ? as_f32(bias) : bias;
     Tensor wide_c = c.dtype() == DType::kF32 ? c
                     : accumulate             ? as_f32(c)
-                                             : Tensor::empty(c.shape(), DType::kF32);
+                                             : Tensor::empty(c.shape(), DType::kF32, c.device());
     onednn_gemm(Operand(wide_a, trans_a), wide_a.raw(), Operand(wide_b, trans_b),
                 wide_b.raw(), wide_c, DType::kF32, accumulate, wide_bias);
-    if (c.dtype() == DType::kBF16) copy(wide_c, c);
+    if (c.dtype() == DType::kBF16 && !c.device().is_meta()) copy(wide_c, c);
     return;
   }
 #endif
@@ -193,7 +197,7 @@ void gemm(const Tensor& a, bool trans_a, const Tensor& b, bool trans_b, Tensor& 
 void gemm_bias_backward(const Tensor& dy, const Tensor& x, Tensor& d_weight, bool accumulate,
                         Tensor& d_bias) {
   gemm(dy, true, x, false, d_weight, accumulate);
-  bias_backward(dy, d_bias);
+  if (!dy.device().is_meta()) bias_backward(dy, d_bias);
 }
 
 }  // namespace lh::cpu

@@ -25,8 +25,8 @@ void check_operands(const Tensor& x, const Tensor& weight, const Tensor& other,
 /// The weight in the dtype the arithmetic is done in.
 Tensor in_sum_dtype(const Tensor& weight, DType dtype) {
   if (weight.dtype() == sum_dtype(dtype) && weight.is_contiguous()) return weight;
-  Tensor converted = Tensor::empty(weight.shape(), sum_dtype(dtype));
-  copy(weight, converted);
+  Tensor converted = Tensor::empty(weight.shape(), sum_dtype(dtype), weight.device());
+  if (!weight.device().is_meta()) copy(weight, converted);
   return converted;
 }
 
@@ -59,7 +59,8 @@ void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& rstd
   // At most 64 partial sums, each over at least one task's worth of rows.
   const int64_t block = std::max(rows_per_task(d), ceil_div(rows, 64));
   const int64_t blocks = ceil_div(rows, block);
-  Tensor partial = Tensor::zeros({blocks, d}, sum_dtype(x.dtype()));
+  Tensor partial = Tensor::zeros({blocks, d}, sum_dtype(x.dtype()), x.device());
+  if (x.device().is_meta()) return;
   dispatch_float(x.dtype(), "rms_norm_backward", [&]<typename T>() {
     using S = accumulate_t<T>;
     S* partials = partial.data<S>();

@@ -14,7 +14,7 @@ constexpr const char* kOp = "parallax";
 template <typename Real>
 ParallaxCall<Real> make_call(const ParallaxInputs& in, const AttentionPlan& plan,
                              const ParallaxResult& result) {
-  ParallaxCall<Real> call{{plan, tile_ops<Real>(in.q.dtype())}};
+  ParallaxCall<Real> call{{plan, tile_ops<Real>(in.q.dtype()), in.q.device()}};
   call.q = HeadRows(in.q);
   call.r = HeadRows(in.r);
   call.k = HeadRows(in.k);
@@ -37,16 +37,18 @@ void forward(const ParallaxInputs& in, const AttentionPlan& plan, ParallaxResult
   const std::vector<RowInterval> ranges = query_intervals(plan);
   zero_rows_outside(ranges, result.out);
   zero_rows_outside(ranges, result.intercept);
-  for_rows_outside(ranges, in.q.size(0), [&](int64_t row) {
-    std::fill_n(call.lse + row * call.heads, call.heads, -std::numeric_limits<Real>::infinity());
-    std::fill_n(call.probe_mean + row * call.heads, call.heads, Real(0));
-  });
+  if (!call.device.is_meta())
+    for_rows_outside(ranges, in.q.size(0), [&](int64_t row) {
+      std::fill_n(call.lse + row * call.heads, call.heads, -std::numeric_limits<Real>::infinity());
+      std::fill_n(call.probe_mean + row * call.heads, call.heads, Real(0));
+    });
   std::vector<int> tiled, decoding;
   for (size_t s = 0; s < plan.segments.size(); ++s) {
     const bool few = is_decoding(plan.segments[s], call.group, in.q.dtype());
     (few ? decoding : tiled).push_back(static_cast<int>(s));
   }
   parallax_forward_tiles(call, tiled);
+  if (call.device.is_meta()) return;  // decoding's scratch is a few rows
   if constexpr (std::is_same_v<Real, float>)
     parallax_forward_decode(call, decoding, in.q.dtype());
 }
