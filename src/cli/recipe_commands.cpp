@@ -60,6 +60,8 @@ int recipe_plan_command(const PlanArguments& arguments) {
                format_bytes(static_cast<double>(bytes)), time, arguments.link_gigabytes);
   };
   line("gradients, all-reduce", plan.world.all_reduce);
+  line("gradients, reduce-scatter", plan.world.reduce_scatter);
+  line("parameters, all-gather", plan.world.all_gather);
   line("context, all-to-all", plan.context_group.all_to_all);
   fmt::print("{:.0f} % of a step is arithmetic when nothing overlaps\n",
              100 * compute_seconds / seconds);

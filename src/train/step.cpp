@@ -51,11 +51,22 @@ void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, 
 /// The optimizer must be prepared. Nothing is updated when a loss or a gradient is not finite.
 void enqueue_update(const StepContext& context, const StepNumbers& numbers, StepState& state) {
   Tensor squared_norm = numbers.squared_norm(), grad_scale = context.optimizer.grad_scale();
-  grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm);
+  if (shared(context)) state.reducer->squared_norm(squared_norm);
+  else grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm);
   LH_DISPATCH(squared_norm.device(), "step",
               clip_scale(squared_norm, numbers.losses(), context.recipe.optim.clip_norm,
                          grad_scale));
   context.optimizer.update();
+}
+
+/// "gradient of ..." for the first parameter whose gradient is not finite on some process.
+std::string bad_gradient(const StepContext& context) {
+  const auto& parameters = context.model.parameters().all();
+  auto first = static_cast<int64_t>(
+      first_non_finite_gradient(context.model.parameters()).value_or(parameters.size()));
+  if (shared(context)) first = context.team->least(first, "first bad gradient");
+  const auto index = static_cast<size_t>(first);
+  return index < parameters.size() ? "gradient of " + parameters[index]->name : "gradient norm";
 }
 
 /// Waits for the step and reads its numbers; undoes the count of an update that was not made.
@@ -66,19 +77,18 @@ void finish(const StepContext& context, const StepNumbers& numbers, StepResult& 
     result.loss += values[static_cast<size_t>(micro)] * share_of_target(context);
   result.grad_norm = std::sqrt(values.back());
   if (!std::isfinite(result.loss)) result.non_finite = "loss";
-  else if (!std::isfinite(result.grad_norm))
-    result.non_finite =
-        first_non_finite_gradient(context.model.parameters()).value_or("gradient norm");
+  else if (!std::isfinite(result.grad_norm)) result.non_finite = bad_gradient(context);
   if (!result.non_finite.empty()) context.optimizer.set_steps(context.optimizer.steps() - 1);
 }
 
-/// The rest of a step after this process's micro-batches: sums over all processes, then the same
-/// update on each.
+/// The rest of a step after this process's micro-batches: sums over all processes, then the update,
+/// the same on each or of each one's own parts.
 StepResult finish_together(const StepContext& context, double learning_rate_factor,
                            const StepNumbers& local, StepState& state, StepResult result) {
   const Team& team = *context.team;
   const Device device = context.model.device();
-  team.sum_gradients(context.model.parameters());
+  GradientReducer& reducer = *state.reducer;
+  reducer.sum();
   const StepNumbers numbers(1, device);
   Tensor loss = numbers.loss(0);
   LH_DISPATCH(device, "step", sum(local.losses(), loss, false));
@@ -88,6 +98,7 @@ StepResult finish_together(const StepContext& context, double learning_rate_fact
   result.flops = flops.item();
   context.optimizer.prepare(learning_rate_factor);
   enqueue_update(context, numbers, state);
+  if (context.optimizer.is_shared()) reducer.share_parameters();
   finish(context, numbers, result);
   return result;
 }
@@ -98,6 +109,9 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
   const StepNumbers numbers(context.micro_batches, device);
   StepResult result;
   context.model.parameters().zero_grad();
+  if (shared(context) && state.reducer == nullptr)
+    state.reducer = std::make_unique<GradientReducer>(*context.team, context.model.parameters(),
+                                                      context.optimizer);
   for (int64_t micro = 0; micro < context.micro_batches; ++micro) {
     if (must_stop(context)) return {.stopped = true};
     BatchTensors batch = micro == 0 && state.ahead
@@ -163,6 +177,8 @@ bool may_be_recorded(const StepContext& context) {
 }  // namespace
 
 StepResult train_step(const StepContext& context, double learning_rate_factor) {
+  LH_CHECK(shared(context) || !context.optimizer.is_shared(),
+           "[step] an optimizer of {} owners needs their team", context.optimizer.shards().owners());
   StepState fresh;
   StepState& state = context.state != nullptr ? *context.state : fresh;
   if (shared(context) && context.team->any(context.stop && context.stop(), "stop signal"))
