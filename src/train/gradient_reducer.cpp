@@ -50,7 +50,34 @@ GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
     }
     buckets_.back().parameters.push_back(i);
     bytes += static_cast<int64_t>(parameter(i).master.bytes());
+    bucket_of_[parameter(i).variable.leaf_gradient()] = buckets_.size() - 1;
   }
+  Communicator* processes = team.gradients();
+  if (processes == nullptr) return;
+  watch_.reaches = [this](const std::unordered_set<const LeafGradient*>& leaves) {
+    for (Bucket& bucket : buckets_) {
+      bucket.missing = 0;
+      for (const size_t index : bucket.parameters)
+        bucket.missing += leaves.contains(parameter(index).variable.leaf_gradient()) ? 1 : 0;
+    }
+    released_ = 0;
+    thread_->start(buckets_.size());
+    release();
+  };
+  watch_.is_final = [this](const LeafGradient* leaf) {
+    const auto found = bucket_of_.find(leaf);
+    if (found == bucket_of_.end()) return;
+    --buckets_[found->second].missing;
+    release();
+  };
+  thread_ = std::make_unique<OrderedThread>(
+      [this, processes](size_t bucket) { sum(buckets_[bucket], *processes); },
+      [processes] { processes->abandon(); });
+}
+
+void GradientReducer::release() {
+  while (released_ < buckets_.size() && buckets_[released_].missing == 0) ++released_;
+  thread_->allow(released_);
 }
 
 template <typename F>
@@ -71,21 +98,22 @@ std::vector<int64_t> GradientReducer::counts(const std::vector<size_t>& paramete
   return all;
 }
 
-std::vector<size_t> GradientReducer::with_gradients(const Bucket& bucket) const {
+std::vector<size_t> GradientReducer::with_gradients(const Bucket& bucket,
+                                                    Communicator& processes) const {
   Tensor met = Tensor::zeros({static_cast<int64_t>(bucket.parameters.size())}, DType::kI32);
   const auto flags = met.span<int32_t>();
   for (size_t i = 0; i < flags.size(); ++i)
     flags[i] = parameter(bucket.parameters[i]).variable.grad().defined() ? 1 : 0;
-  team_.world().all_reduce(met, ReduceOp::kMax, "parameters with gradients");
+  processes.all_reduce(met, ReduceOp::kMax, "parameters with gradients");
   std::vector<size_t> indices;
   for (size_t i = 0; i < flags.size(); ++i)
     if (flags[i] != 0) indices.push_back(bucket.parameters[i]);
   return indices;
 }
 
-void GradientReducer::sum(Bucket& bucket) {
+void GradientReducer::sum(Bucket& bucket, Communicator& processes) {
   const MemoryScope scope(MemoryOwner::kGradients);
-  bucket.met = with_gradients(bucket);
+  bucket.met = with_gradients(bucket, processes);
   const std::vector<int64_t> sizes = counts(bucket.met);
   const int64_t elements = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
   if (elements == 0) return;
@@ -103,9 +131,9 @@ void GradientReducer::sum(Bucket& bucket) {
   Tensor sums = flat;
   if (shared_) {
     sums = Tensor::empty({sizes[static_cast<size_t>(team_.rank())]}, flat.dtype(), flat.device());
-    team_.world().reduce_scatter_v(flat, sizes, sums, "gradients");
+    processes.reduce_scatter_v(flat, sizes, sums, "gradients");
   } else {
-    team_.world().all_reduce(flat, ReduceOp::kSum, "gradients");
+    processes.all_reduce(flat, ReduceOp::kSum, "gradients");
   }
   Cursor unpacking(sums);
   each_part(bucket.met, team_.rank(), [&](size_t index, const ShardPart& part) {
@@ -115,13 +143,17 @@ void GradientReducer::sum(Bucket& bucket) {
 }
 
 void GradientReducer::sum() {
-  for (Bucket& bucket : buckets_) sum(bucket);
+  if (thread_ != nullptr && thread_->is_started()) {
+    thread_->allow(buckets_.size());
+    thread_->wait();
+  } else {
+    for (Bucket& bucket : buckets_) sum(bucket, team_.world());
+  }
 }
 
 void GradientReducer::squared_norm(Tensor& out) {
   const int owners = shards_.owners();
-  Tensor sums = Tensor::empty({owners}, DType::kF64, out.device());
-  const auto sum_of = [&](int owner, Tensor place) {
+  const auto sum_of = [&](int owner) {
     TensorList& list = owned_[static_cast<size_t>(owner)];
     list.tensors.clear();
     for (size_t i = 0; i < store_.all().size(); ++i) {
@@ -129,16 +161,20 @@ void GradientReducer::squared_norm(Tensor& out) {
       const ShardPart part = shards_.part(i, owner);
       if (gradient.defined() && part.count() > 0) list.tensors.push_back(part_of(gradient, part));
     }
-    LH_DISPATCH(place.device(), "grad_norm", sum_of_squares(list, place));
+    Tensor sum = Tensor::zeros({1}, DType::kF64, out.device());
+    LH_DISPATCH(out.device(), "grad_norm", sum_of_squares(list, sum));
+    return sum.to(kCpuDevice);
   };
+  Tensor sums = Tensor::empty({owners}, DType::kF64);  // on the host: devices do not add in f64
   if (shared_) {
-    Tensor own = Tensor::empty({1}, DType::kF64, out.device());
-    sum_of(team_.rank(), own);
-    team_.world().all_gather(own, sums, "gradient norm");
+    team_.world().all_gather(sum_of(team_.rank()), sums, "gradient norm");
   } else {
-    for (int owner = 0; owner < owners; ++owner) sum_of(owner, sums.slice(0, owner, owner + 1));
+    for (int owner = 0; owner < owners; ++owner)
+      sums.slice(0, owner, owner + 1).copy_bytes_from(sum_of(owner));
   }
-  LH_DISPATCH(out.device(), "grad_norm", sum(sums, out, false));
+  Tensor total = Tensor::empty({1}, DType::kF64);
+  LH_DISPATCH(kCpuDevice, "grad_norm", sum(sums, total, false));
+  out.copy_bytes_from(total);
 }
 
 void GradientReducer::share_parameters() {

@@ -40,12 +40,13 @@ double useful_flops(const StepContext& context, const BatchTensors& batch) {
   return 3 * context.model.forward_flops(batch.layout);
 }
 
-void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, Tensor loss) {
+void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, Tensor loss,
+                         const BackwardWatch* watch = nullptr) {
   const bool recompute = context.recipe.precision.recompute == "block";
   const Variable total =
       context.model.loss(batch.tokens, batch.targets, batch.layout, recompute).loss_sum;
   LH_DISPATCH(loss.device(), "step", sum(total.value(), loss, false));
-  backward(scale(total, share_of_target(context)));
+  backward(scale(total, share_of_target(context)), {}, watch);
 }
 
 /// The optimizer must be prepared. Nothing is updated when a loss or a gradient is not finite.
@@ -90,9 +91,11 @@ StepResult finish_together(const StepContext& context, double learning_rate_fact
   GradientReducer& reducer = *state.reducer;
   reducer.sum();
   const StepNumbers numbers(1, device);
-  Tensor loss = numbers.loss(0);
-  LH_DISPATCH(device, "step", sum(local.losses(), loss, false));
-  team.sum(loss, "loss");
+  // A few numbers in f64, which devices do not add: the host does.
+  Tensor total = Tensor::zeros({1}, DType::kF64);
+  LH_DISPATCH(kCpuDevice, "step", sum(local.losses().to(kCpuDevice), total, false));
+  team.sum(total, "loss");
+  numbers.loss(0).copy_bytes_from(total);
   Tensor flops = Tensor::from(std::vector<double>{result.flops}, {1});
   team.sum(flops, "arithmetic");
   result.flops = flops.item();
@@ -119,7 +122,9 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
                              : tensors_of(context, context.batch(micro));
     batch.layout.set_gates(context.gates);  // one sent ahead was made in another step's phase
     result.flops += useful_flops(context, batch);
-    enqueue_micro_batch(context, batch, numbers.loss(micro));
+    const bool last = micro + 1 == context.micro_batches;
+    enqueue_micro_batch(context, batch, numbers.loss(micro),
+                        last && shared(context) ? state.reducer->watch() : nullptr);
   }
   if (shared(context)) return finish_together(context, learning_rate_factor, numbers, state, result);
   context.optimizer.prepare(learning_rate_factor);

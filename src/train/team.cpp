@@ -24,7 +24,9 @@ Team::Team(std::unique_ptr<Peers> job, const ParallelConfig& config)
     : job_(std::move(job)),
       shares_optimizer_(config.zero > 0),
       order_(config.layout == "contiguous" ? ContextOrder::kContiguous : ContextOrder::kZigzag),
-      mesh_(Mesh::connect(*job_, config.data, config.context)) {}
+      mesh_(Mesh::connect(*job_, config.data, config.context)) {
+  if (config.overlap && !alone() && job_->device().is_cpu()) gradients_ = job_->world("gradients");
+}
 
 ShardPlace Team::shard_place() const {
   return shares_optimizer_ ? ShardPlace{rank(), world_size()} : ShardPlace{};
@@ -136,6 +138,7 @@ void Team::must_agree(const std::string& text, const std::string& what) const {
 void Team::set_step(int64_t step) const {
   world().set_step(step);
   context().set_step(step);
+  if (gradients_ != nullptr) gradients_->set_step(step);
 }
 
 int local_rank_of_environment() {

@@ -36,6 +36,9 @@ class Team {
   const MeshPlace& place() const { return mesh_.place; }
   Communicator& world() const { return *mesh_.world; }
   Communicator& context() const { return *mesh_.context; }
+  /// All processes, for a thread that sums gradients while another goes on; null where that is not done
+  /// (parallel.overlap; a device, whose streams and connections have one order).
+  Communicator* gradients() const { return gradients_.get(); }
 
   /// What this process holds and updates of the optimizer (parallel.zero).
   ShardPlace shard_place() const;
@@ -75,6 +78,7 @@ class Team {
   bool shares_optimizer_;
   ContextOrder order_;
   Mesh mesh_;
+  std::unique_ptr<Communicator> gradients_;
 };
 
 /// The team that the environment describes (launch/process_context.h); of one when it describes none.

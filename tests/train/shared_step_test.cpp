@@ -3,7 +3,9 @@
 
 #include <cmath>
 
+#include "autograd/engine.h"
 #include "backend/elementwise.h"
+#include "ops/elementwise.h"
 #include "team_support.h"
 
 namespace {
@@ -70,6 +72,110 @@ TEST_CASE("sharing the optimizer changes no bit of the training") {
         for (size_t r = 0; r < each.size(); ++r) CHECK(visible(each[r]) == visible(shared[r]));
       }
     }
+}
+
+TEST_CASE("sums made while backward runs change no bit of the training") {
+  for (const std::string recompute : {"none", "block"})
+    for (const int64_t zero : {0, 1}) {
+      CAPTURE(recompute);
+      CAPTURE(zero);
+      TeamSetup setup = setup_of("muon", DType::kF32);
+      setup.model.tie_embeddings = recompute == "none";
+      setup.steps = 3;
+      setup.recipe.precision.recompute = recompute;
+      setup.recipe.parallel.zero = zero;
+      setup.recipe.parallel.overlap = false;
+      const auto after = train_team(2, setup);
+      setup.recipe.parallel.overlap = true;
+      const auto beside = train_team(2, setup);
+      for (size_t r = 0; r < after.size(); ++r) CHECK(after[r] == beside[r]);
+    }
+}
+
+TEST_CASE("buckets leave in their own order while backward runs") {
+  ParallelConfig config;
+  std::vector<std::vector<std::string>> orders(2);
+  std::vector<int> early(2);
+  on_teams(2, config, [&](const Team& team) {
+    // Four parameters of 26 MB, one a bucket; the newest op's gradient is final first.
+    ParameterStore store(DType::kF32, 1);
+    const int64_t elements = (int64_t{26} << 20) / 4;
+    for (const char* name : {"a", "b", "c", "d"})
+      store.create(name, {elements}, ParameterKind::kBias, Init::constant(1));
+    const auto optimizer = make_optimizer({}, store, team.shard_place());
+    GradientReducer reducer(team, store, *optimizer);
+    Variable x = store.find("a")->variable;
+    for (const char* name : {"b", "c", "d"}) x = multiply(x, store.find(name)->variable);
+    const int64_t before = team.gradients()->traffic().total();
+    Tensor seed = Tensor::empty({elements}, DType::kF32);
+    cpu::fill(seed, static_cast<double>(team.rank() + 1));
+    // Waits inside backward, before the gradient of "a": what left by then left early.
+    const auto rank = static_cast<size_t>(team.rank());
+    BackwardWatch watch = *reducer.watch();
+    watch.is_final = [&, original = watch.is_final](const LeafGradient* leaf) {
+      original(leaf);
+      for (const auto& parameter : store.all())
+        if (parameter->variable.leaf_gradient() == leaf) orders[rank].push_back(parameter->name);
+      if (orders[rank].back() != "c") return;
+      for (int i = 0; i < 3000 && team.gradients()->traffic().total() == before; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      early[rank] = team.gradients()->traffic().total() > before ? 1 : 0;
+    };
+    backward(x, seed, &watch);
+    reducer.sum();
+    Tensor squared = Tensor::zeros({1}, DType::kF64);
+    reducer.squared_norm(squared);
+    if (squared.item() != 4.0 * 9.0 * static_cast<double>(elements)) early[rank] = -1;
+  });
+  for (size_t r = 0; r < 2; ++r) {
+    CHECK(orders[r].size() == 4);
+    CHECK(orders[r].front() == "d");
+    CHECK(early[r] == 1);
+  }
+}
+
+TEST_CASE("what goes wrong while sums are made beside backward is the error of the step") {
+  ParallelConfig config;
+  std::vector<std::string> errors(2);
+  on_teams(2, config, [&](const Team& team) {
+    ParameterStore store(DType::kF32, 1);
+    // Processes that do not have the same model.
+    store.create("w", {3 + team.rank()}, ParameterKind::kBias, Init::constant(1));
+    const auto optimizer = make_optimizer({}, store, team.shard_place());
+    GradientReducer reducer(team, store, *optimizer);
+    const Variable& w = store.find("w")->variable;
+    Tensor seed = Tensor::zeros({3 + team.rank()}, DType::kF32);
+    backward(multiply(w, w), seed, reducer.watch());
+    for (int i = 0; i < 2; ++i) {  // it stays
+      try {
+        reducer.sum();
+      } catch (const CommError& error) {
+        errors[static_cast<size_t>(team.rank())] += error.what();
+      }
+    }
+  });
+  for (const std::string& error : errors) {
+    CHECK(error.find("'gradients'") != std::string::npos);
+    CHECK(error.find("different places") != error.rfind("different places"));
+  }
+}
+
+TEST_CASE("a process that fails in backward does not wait for sums that nobody else makes") {
+  ParallelConfig config;
+  const auto begin = std::chrono::steady_clock::now();
+  on_teams(2, config, [&](const Team& team) {
+    if (team.rank() == 0) {
+      ParameterStore store(DType::kF32, 1);
+      store.create("w", {4}, ParameterKind::kBias, Init::constant(1));
+      const auto optimizer = make_optimizer({}, store, team.shard_place());
+      GradientReducer reducer(team, store, *optimizer);
+      const Variable& w = store.find("w")->variable;
+      backward(multiply(w, w), Tensor::zeros({4}, DType::kF32), reducer.watch());
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));  // its thread is in a collective now
+    }
+    team.world().barrier("end");
+  });
+  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(15));  // exchanges may take 30
 }
 
 TEST_CASE("processes with shares of one sequence share the optimizer too") {
