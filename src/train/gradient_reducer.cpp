@@ -7,9 +7,6 @@
 namespace lh {
 namespace {
 
-/// Large enough that latency does not matter, small beside the model.
-constexpr int64_t kBucketBytes = int64_t{25} << 20;
-
 /// Walks along a flat tensor, piece by piece.
 class Cursor {
  public:
@@ -32,7 +29,7 @@ void copy_to(const Tensor& from, Tensor to) {
 }  // namespace
 
 GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
-                                 const Optimizer& optimizer)
+                                 const Optimizer& optimizer, int64_t bucket_bytes)
     : team_(team),
       store_(store),
       shards_(optimizer.config(), store, team.world_size()),
@@ -42,9 +39,9 @@ GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
                         optimizer.owner() == team.rank()),
            "[gradients] the optimizer belongs to another team");
   // Backward meets the last parameters first.
-  int64_t bytes = kBucketBytes;
+  int64_t bytes = bucket_bytes;
   for (size_t i = store.all().size(); i-- > 0;) {
-    if (bytes >= kBucketBytes) {
+    if (bytes >= bucket_bytes) {
       buckets_.emplace_back();
       bytes = 0;
     }

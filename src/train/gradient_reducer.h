@@ -17,15 +17,19 @@ namespace lh {
 class GradientReducer {
  public:
   /// `optimizer` says whether the processes share it; then they are its owners. All of `team` make one together.
-  GradientReducer(const Team& team, const ParameterStore& store, const Optimizer& optimizer);
+  /// A bucket is large enough that latency does not matter, and small beside the model.
+  GradientReducer(const Team& team, const ParameterStore& store, const Optimizer& optimizer,
+                  int64_t bucket_bytes = int64_t{25} << 20);
 
-  /// For the last backward() of a step: buckets leave, on another thread, as their gradients become final. In their
-  /// own order, whatever the order of that, so on all processes alike. Null where the team does not overlap.
+  /// For the last backward() of a step: buckets leave, on another thread, as their gradients become final. In
+  /// their own order, whatever the order of that, so on all processes alike. Null where the team does not
+  /// overlap.
   const BackwardWatch* watch() { return thread_ != nullptr ? &watch_ : nullptr; }
 
-  /// Waits for the buckets that left and sums the others. Gradients become the sums over all processes, made in the order of the processes: whole, or the part that
-  /// this process owns and the rest is left as it was. A parameter that met no row here has one where it met some
-  /// elsewhere, and none where it met none anywhere. CommError.
+  /// Waits for the buckets that left and sums the others. Gradients become the sums over all processes, made in
+  /// the order of the processes: whole, or the part that this process owns and the rest is left as it was. A
+  /// parameter that met no row here has one where it met some elsewhere, and none where it met none anywhere.
+  /// CommError.
   void sum();
 
   /// out [1] f64 = squared norm of the summed gradients, the same bits on all processes and whether or not they

@@ -49,6 +49,7 @@ struct TeamSetup {
   Recipe recipe;
   int64_t sequences = 8, steps = 4;
   int64_t micro_sequences = 2;
+  int64_t bucket_bytes = int64_t{25} << 20;
 };
 
 /// The documents of a step, one a sequence; the same whoever trains on them.
@@ -64,6 +65,9 @@ inline Batch team_batch(int64_t step, int64_t first, int64_t count) {
 inline void train_steps(Decoder& model, Optimizer& optimizer, const TeamSetup& setup,
                         const Team& team, int64_t from, int64_t to, TeamRun& run) {
   StepState state;
+  if (!team.alone())
+    state.reducer = std::make_unique<GradientReducer>(team, model.parameters(), optimizer,
+                                                      setup.bucket_bytes);
   const SequenceShare share = team.share(setup.sequences, setup.micro_sequences);
   for (int64_t step = from; step < to; ++step) {
     team.set_step(step + 1);
