@@ -103,8 +103,11 @@ std::vector<size_t> GradientReducer::with_gradients(const Bucket& bucket,
     flags[i] = parameter(bucket.parameters[i]).variable.grad().defined() ? 1 : 0;
   processes.all_reduce(met, ReduceOp::kMax, "parameters with gradients");
   std::vector<size_t> indices;
-  for (size_t i = 0; i < flags.size(); ++i)
-    if (flags[i] != 0) indices.push_back(bucket.parameters[i]);
+  for (size_t i = 0; i < flags.size(); ++i) {
+    const size_t index = bucket.parameters[i];
+    // Imagined peers (dist/imagined.h) do not send back what this process has said.
+    if (flags[i] != 0 || parameter(index).variable.grad().defined()) indices.push_back(index);
+  }
   return indices;
 }
 
