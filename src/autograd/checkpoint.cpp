@@ -8,6 +8,7 @@ Variable checkpoint(const std::function<Variable(std::span<const Variable>)>& fu
                     std::vector<Variable> inputs) {
   if (!grad_enabled()) return function(inputs);
   Tensor output;
+  LeafLog log;
   {
     const GradMode off(false);
     output = function(inputs).value();
@@ -27,7 +28,8 @@ Variable checkpoint(const std::function<Variable(std::span<const Variable>)>& fu
       if (gradients.wants(static_cast<int>(i)) && again[i].grad().defined())
         gradients.add(static_cast<int>(i), again[i].grad());
   };
-  return record_outputs("checkpoint", inputs, {output}, backward_function, nullptr, true).front();
+  return record_outputs("checkpoint", inputs, {output}, backward_function, nullptr,
+                        &log.leaves).front();
 }
 
 }  // namespace lh

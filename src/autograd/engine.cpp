@@ -1,7 +1,9 @@
 #include "autograd/engine.h"
 
 #include <cstring>
+#include <optional>
 #include <queue>
+#include <unordered_map>
 
 #include "autograd/node.h"
 #include "backend/elementwise.h"
@@ -32,6 +34,7 @@ void Node::release() {
   recompute = nullptr;
   recomputed = Tensor();
   inputs.clear();
+  captured.clear();
   d_outputs.clear();
   released = true;
 }
@@ -67,6 +70,7 @@ Gradients::Target Gradients::target(int input) {
   LH_CHECK(wants(input), "[{}] input {} wants no gradient", node_.name, input);
   if (edge.leaf != nullptr) {
     LeafGradient& leaf = *edge.leaf;
+    LH_CHECK(!leaf.is_final, "[{}] adds to a gradient that was said to be final", node_.name);
     if (!leaf.buffer.defined()) {
       const MemoryScope scope(MemoryOwner::kGradients);
       leaf.buffer = Tensor::empty(leaf.shape, leaf.dtype, leaf.device);
@@ -111,7 +115,53 @@ void Gradients::finish() {
   wide_.clear();
 }
 
-void backward(const Variable& root, Tensor seed) {
+namespace {
+
+/// How many nodes of a graph have yet to add to each leaf.
+class LeafUses {
+ public:
+  explicit LeafUses(const Node* root) {
+    std::unordered_set<const Node*> seen = {root};
+    std::vector<const Node*> open = {root};
+    while (!open.empty()) {
+      const Node* node = open.back();
+      open.pop_back();
+      each_leaf(*node, [&](const std::shared_ptr<LeafGradient>& leaf) { ++left_[leaf.get()]; });
+      for (const Edge& edge : node->inputs)
+        if (edge.node != nullptr && seen.insert(edge.node.get()).second)
+          open.push_back(edge.node.get());
+    }
+  }
+
+  std::unordered_set<const LeafGradient*> leaves() const {
+    std::unordered_set<const LeafGradient*> all;
+    for (const auto& [leaf, count] : left_) all.insert(leaf);
+    return all;
+  }
+
+  /// This node has added all it will.
+  void leave(const Node& node, const BackwardWatch& watch) {
+    each_leaf(node, [&](const std::shared_ptr<LeafGradient>& leaf) {
+      if (--left_[leaf.get()] > 0) return;
+      leaf->is_final = true;
+      watch.is_final(leaf.get());
+    });
+  }
+
+ private:
+  template <typename F>
+  static void each_leaf(const Node& node, F&& function) {
+    for (const Edge& edge : node.inputs)
+      if (edge.leaf != nullptr) function(edge.leaf);
+    for (const auto& leaf : node.captured) function(leaf);
+  }
+
+  std::unordered_map<const LeafGradient*, int64_t> left_;
+};
+
+}  // namespace
+
+void backward(const Variable& root, Tensor seed, const BackwardWatch* watch) {
   LH_CHECK(root.requires_grad(), "[backward] the root does not depend on any leaf");
   if (!seed.defined()) {
     LH_CHECK(root.value().numel() == 1, "[backward] a root of shape {} needs a seed gradient",
@@ -123,6 +173,11 @@ void backward(const Variable& root, Tensor seed) {
   LH_CHECK(root.node_ != nullptr, "[backward] the root is itself a leaf");
   LH_CHECK(!root.node_->released, "[backward] the history of this value was already freed");
 
+  std::optional<LeafUses> uses;
+  if (watch != nullptr) {
+    uses.emplace(root.node_.get());
+    watch->reaches(uses->leaves());
+  }
   // Newest first: when a node's turn comes, all its consumers have contributed.
   const auto older = [](const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) {
     return a->id < b->id;
@@ -145,6 +200,7 @@ void backward(const Variable& root, Tensor seed) {
       for (const Tensor& gradient : edge.node->d_outputs) reached |= gradient.defined();
       if (reached) ready.push(edge.node);
     }
+    if (uses) uses->leave(*node, *watch);
     node->release();
   }
 }

@@ -38,6 +38,7 @@ class Node {
   const char* name = "";
   uint64_t id = 0;  // creation order: consumers have larger ids than producers
   std::vector<Edge> inputs;
+  std::vector<std::shared_ptr<LeafGradient>> captured;  // leaves besides the inputs it may add to
   std::vector<Output> outputs;
   std::vector<Tensor> d_outputs;
   BackwardFunction backward;

@@ -11,6 +11,7 @@ namespace {
 
 thread_local bool t_grad_enabled = true;
 thread_local OpObserver t_observer;
+thread_local LeafLog* t_leaf_log = nullptr;
 std::atomic<uint64_t> g_next_id{1};
 
 }  // namespace
@@ -48,7 +49,7 @@ Tensor Variable::grad_or_zeros() const {
 }
 
 void Variable::zero_grad() {
-  if (leaf_ != nullptr) leaf_->holds_sum = false;
+  if (leaf_ != nullptr) leaf_->holds_sum = leaf_->is_final = false;
 }
 
 bool grad_enabled() {
@@ -62,6 +63,13 @@ GradMode::~GradMode() {
   t_grad_enabled = previous_;
 }
 
+LeafLog::LeafLog() : outer_(t_leaf_log) {
+  t_leaf_log = this;
+}
+LeafLog::~LeafLog() {
+  t_leaf_log = outer_;
+}
+
 void set_op_observer(OpObserver observer) {
   t_observer = std::move(observer);
 }
@@ -73,15 +81,19 @@ void observe(const char* name, bool backward, const Tensor& tensor) {
 
 std::vector<Variable> record_outputs(const char* name, std::span<const Variable> inputs,
                                      std::vector<Tensor> outputs, BackwardFunction backward,
-                                     std::function<Tensor()> recompute, bool always) {
+                                     std::function<Tensor()> recompute,
+                                     const std::vector<std::shared_ptr<LeafGradient>>* captured) {
   std::vector<Variable> results;
   results.reserve(outputs.size());
   for (const Tensor& output : outputs) {
     observe(name, false, output);
     results.emplace_back(output);
   }
-  bool wanted = always;
-  for (const Variable& input : inputs) wanted |= input.requires_grad();
+  bool wanted = captured != nullptr;
+  for (const Variable& input : inputs) {
+    wanted |= input.requires_grad();
+    if (t_leaf_log != nullptr && input.leaf_ != nullptr) t_leaf_log->leaves.push_back(input.leaf_);
+  }
   if (!t_grad_enabled || !wanted) return results;
 
   auto node = std::make_shared<Node>();
@@ -91,6 +103,7 @@ std::vector<Variable> record_outputs(const char* name, std::span<const Variable>
   for (const Tensor& output : outputs)
     node->outputs.push_back({output.shape(), output.dtype(), output.device()});
   node->d_outputs.resize(outputs.size());
+  if (captured != nullptr) node->captured = *captured;
   node->backward = std::move(backward);
   node->recompute = std::move(recompute);
   for (size_t i = 0; i < results.size(); ++i) {

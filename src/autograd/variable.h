@@ -19,6 +19,7 @@ class Node;
 struct LeafGradient {
   Tensor buffer;          // allocated at the first contribution, charged to gradients
   bool holds_sum = false;  // false: the buffer's content is old and the next write replaces it
+  bool is_final = false;   // someone was told so (engine.h): more before zero_grad() is an error
   Shape shape;
   DType dtype = DType::kF32;
   Device device;
@@ -49,6 +50,8 @@ class Variable {
   /// Gradient of a leaf; where none has arrived it is now zeros.
   Tensor grad_or_zeros() const;
   void zero_grad();
+  /// What a leaf and all its copies have in common; null when this is none.
+  const LeafGradient* leaf_gradient() const { return leaf_.get(); }
 
   /// The same value without history.
   Variable detach() const { return Variable(value_); }
@@ -60,8 +63,9 @@ class Variable {
   friend std::vector<Variable> record_outputs(const char*, std::span<const Variable>,
                                               std::vector<Tensor>,
                                               std::function<void(class Gradients&)>,
-                                              std::function<Tensor()>, bool);
-  friend void backward(const Variable& root, Tensor seed);
+                                              std::function<Tensor()>,
+                                              const std::vector<std::shared_ptr<LeafGradient>>*);
+  friend void backward(const Variable& root, Tensor seed, const struct BackwardWatch* watch);
 
   Tensor value_;
   std::shared_ptr<Node> node_;  // producer, when this is not a leaf
@@ -119,12 +123,27 @@ Variable record(const char* name, std::span<const Variable> inputs, Tensor outpu
 Variable record_cheap(const char* name, std::initializer_list<Variable> inputs, Tensor output,
                       BackwardFunction backward, std::function<Tensor()> recompute);
 
-/// For ops with several differentiable outputs. `always` records even when no listed input wants
-/// a gradient (checkpoint(), whose function may capture parameters).
-std::vector<Variable> record_outputs(const char* name, std::span<const Variable> inputs,
-                                     std::vector<Tensor> outputs, BackwardFunction backward,
-                                     std::function<Tensor()> recompute = nullptr,
-                                     bool always = false);
+/// For ops with several differentiable outputs. `captured`, where given: the op is recorded even when no
+/// listed input wants a gradient, and may add to those of these leaves (checkpoint(), whose function
+/// captures parameters).
+std::vector<Variable> record_outputs(
+    const char* name, std::span<const Variable> inputs, std::vector<Tensor> outputs,
+    BackwardFunction backward, std::function<Tensor()> recompute = nullptr,
+    const std::vector<std::shared_ptr<LeafGradient>>* captured = nullptr);
+
+/// Notes the leaves that ops of this thread read while it lives, whether they record history or not.
+class LeafLog {
+ public:
+  LeafLog();
+  ~LeafLog();
+  LeafLog(const LeafLog&) = delete;
+  LeafLog& operator=(const LeafLog&) = delete;
+
+  std::vector<std::shared_ptr<LeafGradient>> leaves;
+
+ private:
+  LeafLog* outer_;
+};
 
 /// True when record() of these inputs would keep a node.
 bool will_record(std::initializer_list<Variable> inputs);

@@ -1,6 +1,7 @@
 #include "checkpoint/training_state.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -40,10 +41,6 @@ bool parse_dtype(const std::string& name, DType& dtype) {
   return false;
 }
 
-std::string digest_of_tensor(const Tensor& tensor) {
-  return digest_of({tensor.to(kCpuDevice).raw(), tensor.bytes()});
-}
-
 /// A string of fixed length that `read` fills; nullopt when the type is another.
 template <typename Read>
 std::optional<std::string> read_string(const Handle& type, Read&& read) {
@@ -80,49 +77,63 @@ herr_t collect_name(hid_t, const char* name, const H5L_info_t*, void* into) {
 }
 
 /// Room for everything that describes the tensors; the library needs about 1 KiB for each.
-int64_t structure_bytes(const std::vector<NamedTensor>& tensors) {
+int64_t structure_bytes(const std::vector<StoredTensor>& tensors) {
   int64_t bytes = 1 << 14;
-  for (const NamedTensor& named : tensors)
-    bytes += 2048 + 4 * static_cast<int64_t>(named.name.size());
+  for (const StoredTensor& tensor : tensors)
+    bytes += 2048 + 4 * static_cast<int64_t>(tensor.name.size());
   return bytes;
 }
 
 }  // namespace
 
+StoredTensor stored(const NamedTensor& named) {
+  return {named.name, named.tensor.dtype(), named.tensor.shape(),
+          [tensor = named.tensor] { return tensor; }};
+}
+
 void write_training_state(const std::filesystem::path& path,
                           const std::map<std::string, std::string>& meta,
                           const std::vector<NamedTensor>& tensors) {
-  std::vector<int64_t> places;
+  std::vector<StoredTensor> all;
+  for (const NamedTensor& named : tensors) all.push_back(stored(named));
+  write_training_state(path, meta, all);
+}
+
+void write_training_state(const std::filesystem::path& path,
+                          const std::map<std::string, std::string>& meta,
+                          const std::vector<StoredTensor>& tensors) {
+  RawFile file = RawFile::create(path);
   std::string structure;
-  int64_t file_bytes = 0;
+  int64_t file_bytes = 0, structure_end = std::numeric_limits<int64_t>::max();
   {
     Hdf5Section section;
     Hdf5Layout layout(path,
                       {.user_block = kStateSealBytes, .structure_bytes = structure_bytes(tensors)});
     layout.text("meta", nlohmann::json(meta).dump());
     layout.group("tensors");
-    for (const NamedTensor& named : tensors) {
-      LH_CHECK(named.tensor.is_contiguous() && named.tensor.numel() > 0 && named.name.find('/') == std::string::npos,
-               "[state] {}: {} can't be stored", named.name, named.tensor.str());
-      const std::string name = "tensors/" + named.name;
-      places.push_back(
-          layout.array(name, hdf5_type(named.tensor.dtype()), named.tensor.shape().sizes()));
-      layout.attribute_of(name, "dtype", dtype_name(named.tensor.dtype()));
-      layout.attribute_of(name, "digest", digest_of_tensor(named.tensor));
+    for (const StoredTensor& tensor : tensors) {
+      LH_CHECK(tensor.shape.numel() > 0 && tensor.name.find('/') == std::string::npos,
+               "[state] {}: {} elements can't be stored", tensor.name, tensor.shape.numel());
+      const std::string name = "tensors/" + tensor.name;
+      const int64_t place = layout.array(name, hdf5_type(tensor.dtype), tensor.shape.sizes());
+      structure_end = std::min(structure_end, place);
+      const Tensor values = tensor.read().to(kCpuDevice);
+      LH_CHECK(values.is_contiguous() && values.dtype() == tensor.dtype &&
+                   values.numel() == tensor.shape.numel(),
+               "[state] {}: {} can't be stored", tensor.name, values.str());
+      const auto bytes = static_cast<int64_t>(values.bytes());
+      file.write_at(place, values.raw(), bytes);
+      layout.attribute_of(name, "dtype", dtype_name(tensor.dtype));
+      layout.attribute_of(name, "digest", digest_of({values.raw(), values.bytes()}));
     }
     structure = layout.close(file_bytes);
   }
-  int64_t structure_end = file_bytes;
-  for (const int64_t place : places) structure_end = std::min(structure_end, place);
-  LH_CHECK(static_cast<int64_t>(structure.size()) <= structure_end || places.empty(),
+  if (tensors.empty()) structure_end = file_bytes;
+  LH_CHECK(static_cast<int64_t>(structure.size()) <= structure_end || tensors.empty(),
            "[state] {} bytes of structure reach into the tensors", structure.size());
   structure.resize(static_cast<size_t>(structure_end), '\0');
-  RawFile file = RawFile::create(path);
   file.write_at(0, structure.data(), structure_end);
   file.resize(file_bytes);
-  for (size_t i = 0; i < tensors.size(); ++i)
-    file.write_at(places[i], tensors[i].tensor.to(kCpuDevice).raw(),
-                  static_cast<int64_t>(tensors[i].tensor.bytes()));
   write_state_seal(file, structure_end);
 }
 
@@ -189,37 +200,47 @@ std::vector<std::string> TrainingStateFile::names() const {
   return all;
 }
 
-void TrainingStateFile::restore(const std::vector<NamedTensor>& targets) const {
+void TrainingStateFile::check(const std::vector<StoredTensor>& wanted) const {
   std::string problems;
-  for (const NamedTensor& target : targets) {
-    const auto found = entries_.find(target.name);
+  for (const StoredTensor& tensor : wanted) {
+    const auto found = entries_.find(tensor.name);
     if (found == entries_.end())
-      problems += fmt::format("\n  {}: missing", target.name);
-    else if (!(found->second.shape == target.tensor.shape()) ||
-             found->second.dtype != target.tensor.dtype())
-      problems += fmt::format("\n  {}: expected {}, got {}{}", target.name, target.tensor.str(),
+      problems += fmt::format("\n  {}: missing", tensor.name);
+    else if (!(found->second.shape == tensor.shape) || found->second.dtype != tensor.dtype)
+      problems += fmt::format("\n  {}: expected {}{}, got {}{}", tensor.name,
+                              dtype_name(tensor.dtype), tensor.shape.str(),
                               dtype_name(found->second.dtype), found->second.shape.str());
   }
   if (!problems.empty())
     fail<IoError>("{} does not fit this recipe's model or optimizer:{}", name_, problems);
-  for (const NamedTensor& target : targets) {
-    const Entry& entry = entries_.at(target.name);
+  for (const StoredTensor& tensor : wanted) {
+    const Entry& entry = entries_.at(tensor.name);
     Digest digest;
     file_.digest(entry.begin, entry.begin + entry.bytes, digest);
     if (digest.hex() != entry.digest)
       fail<IoError>("{}: tensor {} was changed since it was saved (digest differs)", name_,
-                    target.name);
+                    tensor.name);
   }
+}
+
+void TrainingStateFile::read(const std::string& name, Tensor& into) const {
+  const Entry& entry = entries_.at(name);
+  if (into.device().is_cpu()) {
+    file_.read_at(entry.begin, into.raw(), entry.bytes);
+    return;
+  }
+  const Tensor host = Tensor::empty(into.shape(), into.dtype());
+  file_.read_at(entry.begin, host.raw(), entry.bytes);
+  into.copy_bytes_from(host);
+}
+
+void TrainingStateFile::restore(const std::vector<NamedTensor>& targets) const {
+  std::vector<StoredTensor> wanted;
+  for (const NamedTensor& target : targets) wanted.push_back(stored(target));
+  check(wanted);
   for (const NamedTensor& target : targets) {
-    const Entry& entry = entries_.at(target.name);
     Tensor into = target.tensor;
-    if (into.device().is_cpu()) {
-      file_.read_at(entry.begin, into.raw(), entry.bytes);
-    } else {
-      const Tensor host = Tensor::empty(into.shape(), into.dtype());
-      file_.read_at(entry.begin, host.raw(), entry.bytes);
-      into.copy_bytes_from(host);
-    }
+    read(target.name, into);
   }
 }
 

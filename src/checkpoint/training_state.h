@@ -8,6 +8,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -17,8 +18,20 @@
 
 namespace lh {
 
-/// Writes contiguous CPU tensors. Equal states give equal files. The caller makes the write atomic
-/// (checkpoint_folder.h). IoError when the disk is full or the folder can't be written.
+/// A tensor of the file; `read` gives its values, contiguous on any device, when their turn comes.
+struct StoredTensor {
+  std::string name;
+  DType dtype;
+  Shape shape;
+  std::function<Tensor()> read = nullptr;
+};
+StoredTensor stored(const NamedTensor& named);
+
+/// Reads the tensors in their order, once each, one at a time. Equal states give equal files. The caller makes the
+/// write atomic (checkpoint_folder.h). IoError when the disk is full or the folder can't be written.
+void write_training_state(const std::filesystem::path& path,
+                          const std::map<std::string, std::string>& meta,
+                          const std::vector<StoredTensor>& tensors);
 void write_training_state(const std::filesystem::path& path,
                           const std::map<std::string, std::string>& meta,
                           const std::vector<NamedTensor>& tensors);
@@ -32,9 +45,12 @@ class TrainingStateFile {
   const std::map<std::string, std::string>& meta() const { return meta_; }
   std::vector<std::string> names() const;
 
-  /// Fills the targets by name, straight from the file. Before that it checks that every target has
-  /// a tensor of its shape and dtype here, all differences in one IoError, and that their bytes are
-  /// those that were written; nothing is changed when something is wrong.
+  /// Every one of `wanted` has a tensor of its shape and dtype here, all differences in one IoError, and
+  /// their bytes are those that were written.
+  void check(const std::vector<StoredTensor>& wanted) const;
+  /// The tensor of that name into one of its shape and dtype, both checked before.
+  void read(const std::string& name, Tensor& into) const;
+  /// Fills the targets by name; nothing is changed when the check fails.
   void restore(const std::vector<NamedTensor>& targets) const;
 
  private:

@@ -134,6 +134,8 @@ struct ParallelConfig {
   int64_t data = 0;
   int64_t context = 1;
   std::string layout = "zigzag";  // zigzag | contiguous
+  int64_t zero = 1;
+  bool overlap = true;
 
   bool operator==(const ParallelConfig&) const = default;
   template <typename Visitor, typename Self>
@@ -356,6 +358,15 @@ void ParallelConfig::visit(Visitor& v, Self& self) {
           Doc{"which tokens of a sequence a process holds. zigzag: one piece from the front and one "
               "from the back, equal work under causal attention; contiguous: one piece"},
           one_of({"zigzag", "contiguous"}));
+  v.field("zero", self.zero,
+          Doc{"stage of ZeRO. 1: each process holds the optimizer state of its share of the parameters, "
+              "updates those and sends them to the others; 0: each holds and updates all. Results are "
+              "the same"},
+          between(0, 1));
+  v.field("overlap", self.overlap,
+          Doc{"sum gradients between processes while backward still runs, on the CPU. Results are the "
+              "same"},
+          Rule{});
 }
 
 template <typename Visitor, typename Self>

@@ -12,4 +12,10 @@ class CommError : public Error {
   using Error::Error;
 };
 
+/// The other side of this is a thread of the same process that gave the group up.
+class CommAbandoned : public CommError {
+ public:
+  using CommError::CommError;
+};
+
 }  // namespace lh

@@ -113,11 +113,14 @@ void Communicator::collective(const char* kind, const Tensor& like, int64_t elem
   header.dtype = static_cast<uint8_t>(like.dtype());
   put(header.kind, kind);
   put(header.label, label);
-  board_->set_place(fmt::format("{}, step {}", label, step_), true);
+  board_->set_place(fmt::format("{}, step {}", label, step_), true, group_);
   try {
     check_all_are_here(header);
     function();
   } catch (const ShapeError&) {
+    throw;
+  } catch (const CommAbandoned& error) {
+    failure_ = error.what();  // why is known to who gave it up
     throw;
   } catch (const std::exception& error) {
     std::string cause = error.what();
@@ -137,7 +140,7 @@ void Communicator::collective(const char* kind, const Tensor& like, int64_t elem
     failure_ = cause;
     throw CommError(cause);
   }
-  board_->set_place("between collectives", false);
+  board_->set_place("between collectives", false, group_);
 }
 
 void Communicator::check_all_are_here(const Header& mine) {
@@ -337,6 +340,10 @@ void Communicator::barrier(const std::string& label) {
     }
     control_->exchange(out, in);
   });
+}
+
+void Communicator::abandon() {
+  if (control_ != nullptr) control_->abandon();
 }
 
 std::unique_ptr<Communicator> make_self_communicator() {

@@ -35,6 +35,8 @@ class Transport {
   virtual bool on_device() const = 0;
   /// Completes both. CommError names a peer that is gone or late.
   virtual void exchange(std::span<const Transfer> out, std::span<const Transfer> in) = 0;
+  /// From another thread: an exchange that waits, and all later ones, throw CommAbandoned.
+  virtual void abandon() {}
 };
 
 /// Who sent how many bytes, by collective.
@@ -87,6 +89,8 @@ class Communicator {
   void send_receive(const Tensor& out, int to, Tensor& in, int from, const std::string& label);
   void broadcast(Tensor& t, int root, const std::string& label);
   void barrier(const std::string& label);
+  /// Gives the group up, from any thread: a collective that waits in host memory ends with CommAbandoned.
+  void abandon();
 
   /// Bytes this process has sent, checks not counted.
   const CommTraffic& traffic() const { return traffic_; }

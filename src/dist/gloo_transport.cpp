@@ -10,6 +10,8 @@
 
 #include <fmt/format.h>
 
+#include <mutex>
+
 #include "dist/own_address.h"
 
 namespace lh {
@@ -57,7 +59,7 @@ class GlooTransport final : public Transport {
 
   void exchange(std::span<const Transfer> out, std::span<const Transfer> in) override {
     const uint64_t slot = slot_++;  // the same on all processes, so exchanges cannot mix
-    std::vector<std::unique_ptr<gloo::transport::UnboundBuffer>> receiving, sending;
+    Buffers receiving, sending;
     for (const Transfer& message : in) {
       receiving.push_back(context_->createUnboundBuffer(message.data, message.bytes));
       receiving.back()->recv(message.peer, slot);
@@ -66,11 +68,47 @@ class GlooTransport final : public Transport {
       sending.push_back(context_->createUnboundBuffer(message.data, message.bytes));
       sending.back()->send(message.peer, slot);
     }
-    for (auto& buffer : receiving) buffer->waitRecv(nullptr, timeout_);
-    for (auto& buffer : sending) buffer->waitSend(nullptr, timeout_);
+    const Waiting waiting(*this, receiving, sending);
+    bool complete = true;
+    for (auto& buffer : receiving) complete = complete && buffer->waitRecv(nullptr, timeout_);
+    for (auto& buffer : sending) complete = complete && buffer->waitSend(nullptr, timeout_);
+    if (!complete) fail<CommAbandoned>("[dist] the group was given up");
+  }
+
+  void abandon() override {
+    const std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    if (receiving_ == nullptr) return;
+    for (auto& buffer : *receiving_) buffer->abortWaitRecv();
+    for (auto& buffer : *sending_) buffer->abortWaitSend();
   }
 
  private:
+  using Buffers = std::vector<std::unique_ptr<gloo::transport::UnboundBuffer>>;
+
+  /// What abandon() interrupts.
+  class Waiting {
+   public:
+    Waiting(GlooTransport& owner, Buffers& receiving, Buffers& sending) : owner_(owner) {
+      const std::lock_guard lock(owner_.mutex_);
+      if (owner_.abandoned_) fail<CommAbandoned>("[dist] the group was given up");
+      owner_.receiving_ = &receiving;
+      owner_.sending_ = &sending;
+    }
+    ~Waiting() {
+      const std::lock_guard lock(owner_.mutex_);
+      owner_.receiving_ = owner_.sending_ = nullptr;
+    }
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+
+   private:
+    GlooTransport& owner_;
+  };
+
+  std::mutex mutex_;
+  Buffers *receiving_ = nullptr, *sending_ = nullptr;
+  bool abandoned_ = false;
   std::shared_ptr<gloo::rendezvous::Context> context_;
   std::chrono::milliseconds timeout_;
   uint64_t slot_ = 0;

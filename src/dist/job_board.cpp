@@ -48,20 +48,24 @@ JobBoard::~JobBoard() {
 void JobBoard::run() {
   // A post is "<beat> <place>": it changes as long as the process lives.
   for (int64_t beat = 0;; ++beat) {
-    std::string place;
-    bool late = false;
+    std::string place, late;
     {
       std::unique_lock lock(mutex_);
       if (stop_) return;
-      place = place_;
-      late = waits_ && !warned_ && std::chrono::steady_clock::now() - since_ > options_.patience;
-      warned_ |= late;
+      for (auto& [group, wait] : waits_) {
+        place += (place.empty() ? "" : " and ") + wait.place;
+        if (wait.warned || std::chrono::steady_clock::now() - wait.since <= options_.patience)
+          continue;
+        wait.warned = true;
+        late = wait.place;
+      }
+      if (place.empty()) place = place_;
     }
     try {
       store_->set(place_key(rank_), fmt::format("{} {}", beat, place));
-      if (late)
+      if (!late.empty())
         log_warn("[dist] {} has waited {} s in {}: {}", who_,
-                 static_cast<double>(options_.patience.count()) / 1000, place, places());
+                 static_cast<double>(options_.patience.count()) / 1000, late, places());
     } catch (const CommError&) {
       return;  // the store is gone: the next collective says so
     }
@@ -70,12 +74,14 @@ void JobBoard::run() {
   }
 }
 
-void JobBoard::set_place(const std::string& place, bool waits) {
+void JobBoard::set_place(const std::string& place, bool waits, const std::string& group) {
   const std::lock_guard lock(mutex_);
-  place_ = place;
-  waits_ = waits;
-  warned_ = false;
-  since_ = std::chrono::steady_clock::now();
+  if (waits) {
+    waits_[group] = {place, std::chrono::steady_clock::now()};
+  } else {
+    waits_.erase(group);
+    place_ = place;
+  }
 }
 
 std::string JobBoard::name_of(int rank) {

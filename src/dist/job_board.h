@@ -3,6 +3,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -27,8 +28,9 @@ class JobBoard {
   JobBoard(const JobBoard&) = delete;
   JobBoard& operator=(const JobBoard&) = delete;
 
-  /// What this process does now. `waits`: in a collective, whose lateness is worth a line.
-  void set_place(const std::string& place, bool waits);
+  /// What this process does now. `waits`: in a collective of `group`, whose lateness is worth a line. One
+  /// thread for each group.
+  void set_place(const std::string& place, bool waits, const std::string& group = "");
 
   /// "rank 3 (host b, pid 9) is in checkpoint.save; ranks 0-2 are in grad all-reduce, step 17".
   std::string places();
@@ -42,6 +44,11 @@ class JobBoard {
   std::optional<std::string> failure();
 
  private:
+  struct Wait {
+    std::string place;
+    std::chrono::steady_clock::time_point since;
+    bool warned = false;
+  };
   void run();
 
   std::shared_ptr<Store> store_;
@@ -50,9 +57,9 @@ class JobBoard {
   const Options options_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::string place_ = "start";
-  bool waits_ = false, warned_ = false, stop_ = false;
-  std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
+  std::string place_ = "start";        // while it waits for nothing
+  std::map<std::string, Wait> waits_;  // by group
+  bool stop_ = false;
   std::thread thread_;
 };
 

@@ -40,6 +40,7 @@ class Peers {
 
   int rank() const { return place_.rank; }
   int size() const { return place_.size; }
+  Device device() const { return place_.device; }
   /// All processes call it with the same name and members (ranks, ascending), whether they are in it or not; nullptr
   /// for those that are not.
   std::unique_ptr<Communicator> group(const std::string& name, const std::vector<int>& members);

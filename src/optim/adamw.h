@@ -9,16 +9,16 @@ namespace lh {
 
 class AdamW {
  public:
-  /// Allocates the moments of one more parameter.
-  void add(const ParamRule& rule);
-  /// Updates the parameters that have a gradient; scalars as in backend/optim.h.
+  /// Allocates the moments of one more parameter's part.
+  void add(const OwnedParam& owned);
+  /// Updates the parts whose parameters have a gradient; scalars as in backend/optim.h.
   void step(const OptimConfig& config, const Tensor& scalars);
-  void append_state(std::vector<NamedTensor>& state) const;
+  void append_state(std::vector<StateTensor>& state) const;
 
  private:
   struct Moments {
-    ParamRule rule;
-    Tensor m, v;  // like the master
+    OwnedParam owned;
+    Tensor m, v;  // like part_of(master)
   };
   std::vector<Moments> moments_;
   AdamWList list_;

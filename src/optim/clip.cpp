@@ -25,13 +25,13 @@ double clip_factor(double clip_norm, double norm) {
   return clip_norm > 0 && norm > clip_norm ? clip_norm / norm : 1;
 }
 
-std::optional<std::string> first_non_finite_gradient(const ParameterStore& store) {
+std::optional<size_t> first_non_finite_gradient(const ParameterStore& store) {
   Tensor count = Tensor::empty({1}, DType::kI64, store.device());
-  for (const auto& parameter : store.all()) {
-    const Tensor gradient = parameter->variable.grad();
+  for (size_t i = 0; i < store.all().size(); ++i) {
+    const Tensor gradient = store.all()[i]->variable.grad();
     if (!gradient.defined()) continue;
     LH_DISPATCH(gradient.device(), "grad_norm", count_non_finite(gradient, count));
-    if (count.item() > 0) return "gradient of " + parameter->name;
+    if (count.item() > 0) return i;
   }
   return std::nullopt;
 }

@@ -19,7 +19,7 @@ double global_grad_norm(const ParameterStore& store);
 /// What gradients are multiplied by so that their norm is at most clip_norm; 1 when clip_norm is 0.
 double clip_factor(double clip_norm, double norm);
 
-/// Name of the first parameter whose gradient holds a NaN or infinity; waits for the device.
-std::optional<std::string> first_non_finite_gradient(const ParameterStore& store);
+/// Index of the first parameter whose gradient holds a NaN or infinity; waits for the device.
+std::optional<size_t> first_non_finite_gradient(const ParameterStore& store);
 
 }  // namespace lh

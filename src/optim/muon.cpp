@@ -50,16 +50,17 @@ double muon_scale(const std::string& scaling, int64_t rows, int64_t cols) {
   fail<ConfigError>("optim.muon.scaling: unknown scaling '{}'", scaling);
 }
 
-MuonState::MuonState(const ParamRule& rule) : rule_(rule) {
+MuonState::MuonState(const OwnedParam& owned) : owned_(owned) {
   const MemoryScope scope(MemoryOwner::kOptimizer);
-  const Tensor& master = rule.parameter->master;
-  momentum_ = Tensor::zeros(master.shape(), master.dtype(), master.device());
+  const Tensor like = part_of(owned.rule.parameter->master, owned.part);
+  momentum_ = Tensor::zeros(like.shape(), like.dtype(), like.device());
 }
 
 void MuonState::step(const MuonConfig& config, double learning_rate, const Tensor& scalars) {
-  Parameter& parameter = *rule_.parameter;
+  const ParamRule& rule = owned_.rule;
+  Parameter& parameter = *rule.parameter;
   const Tensor gradient = parameter.variable.grad();
-  if (!gradient.defined()) return;
+  if (!gradient.defined() || owned_.part.count() == 0) return;
   const Device device = gradient.device();
   Tensor direction = config.nesterov ? Tensor::empty_like(momentum_) : momentum_;
   LH_DISPATCH(device, "muon",
@@ -70,12 +71,12 @@ void MuonState::step(const MuonConfig& config, double learning_rate, const Tenso
               scale(update, muon_scale(config.scaling, update.size(0), update.size(1)), update));
   Tensor compute = parameter.compute_copy();
   LH_DISPATCH(device, "muon",
-              apply_update(parameter.master, update, learning_rate, rule_.lr_multiplier,
-                           rule_.weight_decay, scalars, compute.defined() ? &compute : nullptr));
+              apply_update(parameter.master, update, learning_rate, rule.lr_multiplier,
+                           rule.weight_decay, scalars, compute.defined() ? &compute : nullptr));
 }
 
-void MuonState::append_state(std::vector<NamedTensor>& state) const {
-  state.push_back({rule_.parameter->name + ".momentum", momentum_});
+void MuonState::append_state(std::vector<StateTensor>& state) const {
+  state.push_back({{owned_.rule.parameter->name + ".momentum", momentum_}, owned_.index});
 }
 
 }  // namespace lh

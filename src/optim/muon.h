@@ -18,14 +18,15 @@ double muon_scale(const std::string& scaling, int64_t rows, int64_t cols);
 
 class MuonState {
  public:
-  explicit MuonState(const ParamRule& rule);
+  /// The part is the whole matrix or nothing of it.
+  explicit MuonState(const OwnedParam& owned);
   /// scalars as in backend/optim.h.
   void step(const MuonConfig& config, double learning_rate, const Tensor& scalars);
-  void append_state(std::vector<NamedTensor>& state) const;
+  void append_state(std::vector<StateTensor>& state) const;
 
  private:
-  ParamRule rule_;
-  Tensor momentum_;  // like the master
+  OwnedParam owned_;
+  Tensor momentum_;  // like the master; empty for those that do not own it
 };
 
 }  // namespace lh

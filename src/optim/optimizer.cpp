@@ -12,12 +12,14 @@ namespace {
 /// AdamW and Muon side by side; either list may be empty.
 class GroupedOptimizer final : public Optimizer {
  public:
-  GroupedOptimizer(const OptimConfig& config, ParameterStore& store)
-      : Optimizer(config, store.device()) {
-    for (const ParamRule& rule : resolve_param_groups(config, store)) {
-      if (rule.frozen) continue;
-      if (rule.muon) muon_.emplace_back(rule);
-      else adamw_.add(rule);
+  GroupedOptimizer(const OptimConfig& config, ParameterStore& store, ShardPlace place)
+      : Optimizer(config, store, place) {
+    const std::vector<ParamRule> rules = resolve_param_groups(config, store);
+    for (size_t i = 0; i < rules.size(); ++i) {
+      if (rules[i].frozen) continue;
+      const OwnedParam owned{rules[i], i, shards_.part(i, place.owner)};
+      if (rules[i].muon) muon_.emplace_back(owned);
+      else adamw_.add(owned);
     }
   }
 
@@ -28,8 +30,8 @@ class GroupedOptimizer final : public Optimizer {
     for (MuonState& state : muon_) state.step(config_.muon, muon_rate, scalars_);
   }
 
-  std::vector<NamedTensor> state() override {
-    std::vector<NamedTensor> all;
+  std::vector<StateTensor> state() override {
+    std::vector<StateTensor> all;
     adamw_.append_state(all);
     for (const MuonState& state : muon_) state.append_state(all);
     return all;
@@ -42,9 +44,10 @@ class GroupedOptimizer final : public Optimizer {
 
 }  // namespace
 
-Optimizer::Optimizer(const OptimConfig& config, Device device) : config_(config) {
+Optimizer::Optimizer(const OptimConfig& config, const ParameterStore& store, ShardPlace place)
+    : config_(config), place_(place), shards_(config, store, place.owners) {
   const MemoryScope scope(MemoryOwner::kOptimizer);
-  scalars_ = Tensor::zeros({kStepScalars}, DType::kF64, device);
+  scalars_ = Tensor::zeros({kStepScalars}, DType::kF64, store.device());
 }
 
 void Optimizer::prepare(double learning_rate_factor) {
@@ -62,8 +65,9 @@ void Optimizer::step(double learning_rate_factor, double grad_scale) {
   update();
 }
 
-std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, ParameterStore& store) {
-  return std::make_unique<GroupedOptimizer>(config, store);
+std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, ParameterStore& store,
+                                          ShardPlace place) {
+  return std::make_unique<GroupedOptimizer>(config, store, place);
 }
 
 }  // namespace lh

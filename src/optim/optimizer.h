@@ -8,12 +8,19 @@
 #include "backend/optim.h"
 #include "config/recipe.h"
 #include "nn/parameter.h"
+#include "optim/shards.h"
 
 namespace lh {
 
 struct NamedTensor {
   std::string name;
   Tensor tensor;
+};
+
+/// A tensor of an optimizer's state, named "<parameter>.<moment>": like the master, or the owner's part of it as
+/// a vector, which may be empty.
+struct StateTensor : NamedTensor {
+  size_t parameter = 0;  // its index in the store
 };
 
 class Optimizer {
@@ -28,8 +35,8 @@ class Optimizer {
   /// written there, and does nothing when that is not finite.
   Tensor grad_scale() const { return scalars_.slice(0, kGradScale, kGradScale + 1); }
 
-  /// Updates every parameter that is not frozen and received a gradient; the others keep their
-  /// value and state. Neither waits for the device nor copies to it once the gradients' addresses
+  /// Updates every parameter that is not frozen and received a gradient, as far as it is this owner's;
+  /// the others keep their value and state. Neither waits for the device nor copies to it once the gradients' addresses
   /// are known.
   virtual void update() = 0;
 
@@ -39,18 +46,26 @@ class Optimizer {
   /// Weight decay of the steps to come, as a share of the configured one (optim/schedule.h).
   void set_weight_decay_factor(double factor) { weight_decay_factor_ = factor; }
 
-  /// The state tensors, named "<parameter>.<moment>". Handles share storage with the optimizer, so
-  /// writing into them restores a checkpoint.
-  virtual std::vector<NamedTensor> state() = 0;
+  /// The state tensors, the same ones in one order for every owner. Handles share storage with the
+  /// optimizer, so writing into them restores a checkpoint.
+  virtual std::vector<StateTensor> state() = 0;
+
+  const OptimConfig& config() const { return config_; }
+  /// Who owns what; this optimizer holds and updates the part of owner().
+  const Shards& shards() const { return shards_; }
+  int owner() const { return place_.owner; }
+  bool is_shared() const { return place_.owners > 1; }
 
   /// Updates made, for bias correction.
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
 
  protected:
-  Optimizer(const OptimConfig& config, Device device);
+  Optimizer(const OptimConfig& config, const ParameterStore& store, ShardPlace place);
 
   OptimConfig config_;
+  ShardPlace place_;
+  Shards shards_;
   Tensor scalars_;  // as in backend/optim.h
 
  private:
@@ -59,7 +74,8 @@ class Optimizer {
 };
 
 /// AdamW for everything, or Muon for hidden matrices with AdamW for the rest. State is allocated
-/// here, so that memory is known before the first step.
-std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, ParameterStore& store);
+/// here, so that memory is known before the first step, and for the parts of `place` alone.
+std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, ParameterStore& store,
+                                          ShardPlace place = {});
 
 }  // namespace lh

@@ -6,6 +6,7 @@
 
 #include "config/recipe.h"
 #include "nn/parameter.h"
+#include "optim/shards.h"
 
 namespace lh {
 
@@ -15,6 +16,13 @@ struct ParamRule {
   double weight_decay = 0;
   bool frozen = false;
   bool muon = false;  // else AdamW
+};
+
+/// A parameter as one of its owners sees it.
+struct OwnedParam {
+  ParamRule rule;
+  size_t index = 0;  // in the store
+  ShardPart part;
 };
 
 /// One rule per parameter, in the store's order. Norms and biases have no weight decay unless a

@@ -19,15 +19,27 @@ struct StepRecord {
   std::vector<std::pair<std::string, Tensor>> gradients;
 };
 
+/// A copy of a summed gradient, put together from its owners' parts where there are several.
+Tensor whole_gradient(const Tensor& gradient, size_t index, const Optimizer& optimizer,
+                      const Team& team) {
+  if (optimizer.is_shared())
+    return team.gather(part_of(gradient, optimizer.shards().part(index, optimizer.owner())),
+                       optimizer.shards().counts(index), "gradients");
+  Tensor kept = Tensor::empty_like(gradient);
+  LH_DISPATCH(kCpuDevice, "parity", copy(gradient, kept));
+  return kept;
+}
+
 /// The steps of one rank; what rank 0 saw is returned.
 std::vector<StepRecord> train_rank(const Recipe& recipe, const Tokenizer& tokenizer,
                                    const TrainingBatches& data, const Team& team, int64_t steps) {
   Decoder model(resolve_model(recipe, tokenizer), DType::kF64,
                 static_cast<uint64_t>(recipe.run.seed));
-  const auto optimizer = make_optimizer(recipe.optim, model.parameters());
+  const auto optimizer = make_optimizer(recipe.optim, model.parameters(), team.shard_place());
   const SequenceShare share = team.share(recipe.schedule.batch_tokens / recipe.data.seq_tokens,
                                          recipe.micro_batch_tokens() / recipe.data.seq_tokens);
   std::vector<StepRecord> records;
+  StepState state;
   for (int64_t step = 0; step < steps; ++step) {
     team.set_step(step + 1);
     const StepContext context{
@@ -41,17 +53,16 @@ std::vector<StepRecord> train_rank(const Recipe& recipe, const Tokenizer& tokeni
         .valid_targets = data.valid_targets(step),
         .stop = nullptr,
         .gates = gate_phase(recipe.schedule, step),
+        .state = &state,
         .team = &team};
     const StepResult result = train_step(context, learning_rate_factor(recipe.schedule, step));
     StepRecord record{result.loss, result.grad_norm, {}};
-    if (team.leads())
-      for (const auto& parameter : model.parameters().all()) {
-        const Tensor gradient = parameter->variable.grad();
-        if (!gradient.defined()) continue;
-        Tensor kept = Tensor::empty_like(gradient);
-        LH_DISPATCH(kCpuDevice, "parity", copy(gradient, kept));
-        record.gradients.emplace_back(parameter->name, kept);
-      }
+    for (size_t i = 0; i < model.parameters().all().size(); ++i) {
+      const Parameter& parameter = *model.parameters().all()[i];
+      const Tensor gradient = parameter.variable.grad();
+      if (gradient.defined())
+        record.gradients.emplace_back(parameter.name, whole_gradient(gradient, i, *optimizer, team));
+    }
     records.push_back(std::move(record));
   }
   return records;

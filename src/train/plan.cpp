@@ -39,7 +39,7 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device dev
   if (config.vocab_size == 0) config.vocab_size = vocabulary;
   const MemoryReport before = memory_report(DeviceKind::kMeta);
   Decoder model(config, compute, 0, device);
-  const auto optimizer = make_optimizer(recipe.optim, model.parameters());
+  const auto optimizer = make_optimizer(recipe.optim, model.parameters(), team.shard_place());
   const int64_t seq = recipe.data.seq_tokens, sequences = recipe.schedule.batch_tokens / seq;
   const SequenceShare share = team.share(sequences, recipe.micro_batch_tokens() / seq);
 

@@ -16,6 +16,10 @@ namespace fs = std::filesystem;
 
 fs::path write_replay_bundle(const RunParts& parts, const RunProgress& progress,
                              const StepResult& result) {
+  if (!parts.leads()) {
+    send_run_state(parts);
+    return {};
+  }
   const fs::path folder = fs::path(parts.recipe.run_folder()) / "bad_steps";
   return write_checkpoint(folder, progress.step + 1, [&](const fs::path& into) {
     write_run_files(into, parts, progress);

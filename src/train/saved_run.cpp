@@ -20,17 +20,25 @@ std::vector<NamedTensor> weights(const Decoder& model) {
   return all;
 }
 
-}  // namespace
-
-std::vector<NamedTensor> live_tensors(const Decoder& model, Optimizer& optimizer) {
-  std::vector<NamedTensor> all = weights(model);
-  for (NamedTensor& named : all) named.name = "weight." + named.name;
-  for (NamedTensor& named : optimizer.state())
-    all.push_back({"optimizer." + named.name, named.tensor});
-  return all;
+/// All of a state tensor, for the leader.
+Tensor whole_state(const RunParts& parts, const StateTensor& state) {
+  if (!parts.optimizer.is_shared()) return state.tensor;
+  return parts.team->gather(state.tensor, parts.optimizer.shards().counts(state.parameter),
+                            "optimizer state");
 }
 
-namespace {
+/// Everything a resumed run continues from: the weights, then the optimizer's state.
+std::vector<StoredTensor> run_tensors(const RunParts& parts) {
+  std::vector<StoredTensor> all;
+  for (const NamedTensor& weight : weights(parts.model))
+    all.push_back(stored({"weight." + weight.name, weight.tensor}));
+  for (const StateTensor& state : parts.optimizer.state()) {
+    const Tensor& master = parts.model.parameters().all()[state.parameter]->master;
+    all.push_back({"optimizer." + state.name, master.dtype(), master.shape(),
+                   [&parts, state] { return whole_state(parts, state); }});
+  }
+  return all;
+}
 
 /// What must not change between saving and resuming, or the data order would silently differ.
 std::map<std::string, std::string> identity(const RunParts& parts) {
@@ -70,15 +78,30 @@ void write_run_files(const fs::path& folder, const RunParts& parts, const RunPro
   meta["optimizer_steps"] = fmt::format("{}", parts.optimizer.steps());
   meta["best_valid_loss"] = fmt::format("{}", progress.best_valid_loss);
   meta["evaluated_step"] = fmt::format("{}", progress.evaluated_step);
-  write_training_state(folder / "state.h5", meta, live_tensors(parts.model, parts.optimizer));
+  write_training_state(folder / "state.h5", meta, run_tensors(parts));
   write_safetensors(folder / "model.safetensors", weights(parts.model), {{"format", "pt"}});
   write_file_atomically(folder / "recipe.yaml", dump_recipe(parts.recipe));
   write_file_atomically(folder / "tokenizer.json", parts.tokenizer.save_json());
 }
 
-RunProgress read_run_files(const fs::path& folder, const RunParts& parts) {
+void send_run_state(const RunParts& parts) {
+  if (!parts.optimizer.is_shared()) return;
+  for (const StateTensor& state : parts.optimizer.state()) whole_state(parts, state);
+}
+
+namespace {
+
+/// A checkpoint that fits the run, opened by the leader.
+struct OpenRun {
+  std::unique_ptr<TrainingStateFile> state;
+  RunProgress progress;
+  int64_t optimizer_steps = 0;
+};
+
+OpenRun open_run(const fs::path& folder, const RunParts& parts) {
   const fs::path file = folder / "state.h5";
-  const TrainingStateFile state(file);
+  OpenRun run{std::make_unique<TrainingStateFile>(file), {}, 0};
+  const TrainingStateFile& state = *run.state;
   std::string differences;
   for (const auto& [key, value] : identity(parts)) {
     const auto saved = state.meta().find(key);
@@ -90,19 +113,61 @@ RunProgress read_run_files(const fs::path& folder, const RunParts& parts) {
     fail<ConfigError>("{} belongs to another run; resuming would change the order of the data:{}\n"
                       "Restore these, or start another run (run.name, run.out_dir)",
                       folder.string(), differences);
-  RunProgress progress;
-  progress.step = number<int64_t>(state, "step", file);
-  progress.best_valid_loss = number<double>(state, "best_valid_loss", file);
-  progress.evaluated_step = number<int64_t>(state, "evaluated_step", file);
-  const auto optimizer_steps = number<int64_t>(state, "optimizer_steps", file);
-  state.restore(live_tensors(parts.model, parts.optimizer));
+  run.progress.step = number<int64_t>(state, "step", file);
+  run.progress.best_valid_loss = number<double>(state, "best_valid_loss", file);
+  run.progress.evaluated_step = number<int64_t>(state, "evaluated_step", file);
+  run.optimizer_steps = number<int64_t>(state, "optimizer_steps", file);
+  state.check(run_tensors(parts));
+  return run;
+}
+
+/// Takes the counters and tensors of the leader's checkpoint, one tensor at a time. `run` is not looked at by the
+/// others.
+RunProgress take_run(OpenRun run, const RunParts& parts) {
+  const auto spread = [&](Tensor& t, const std::string& name) {
+    if (parts.team != nullptr) parts.team->spread(t, "resume " + name);
+  };
+  Tensor counters = Tensor::from(
+      std::vector<int64_t>{run.progress.step, run.progress.evaluated_step, run.optimizer_steps}, {3});
+  Tensor best = Tensor::from(std::vector<double>{run.progress.best_valid_loss}, {1});
+  spread(counters, "counters");
+  spread(best, "best validation loss");
+  const auto values = counters.span<int64_t>();
+  for (const NamedTensor& weight : weights(parts.model)) {
+    Tensor into = weight.tensor;
+    if (parts.leads()) run.state->read("weight." + weight.name, into);
+    spread(into, weight.name);
+  }
   for (const auto& parameter : parts.model.parameters().all()) parameter->refresh_compute_copy();
-  parts.optimizer.set_steps(optimizer_steps);
-  return progress;
+  for (StateTensor& state : parts.optimizer.state()) {
+    const std::string name = "optimizer." + state.name;
+    if (!parts.optimizer.is_shared()) {
+      if (parts.leads()) run.state->read(name, state.tensor);
+      spread(state.tensor, name);
+      continue;
+    }
+    const Shape& shape = parts.model.parameters().all()[state.parameter]->master.shape();
+    Tensor whole = Tensor::empty(parts.leads() ? shape : Shape{0}, state.tensor.dtype());
+    if (parts.leads()) run.state->read(name, whole);
+    parts.team->scatter(whole, parts.optimizer.shards().counts(state.parameter), state.tensor,
+                        "resume " + name);
+  }
+  parts.optimizer.set_steps(values[2]);
+  return {.step = values[0], .best_valid_loss = best.item(), .evaluated_step = values[1]};
+}
+
+}  // namespace
+
+RunProgress read_run_files(const fs::path& folder, const RunParts& parts) {
+  return take_run(parts.leads() ? open_run(folder, parts) : OpenRun{}, parts);
 }
 
 fs::path save_run(const fs::path& folder, const RunParts& parts, const RunProgress& progress,
                   bool best) {
+  if (!parts.leads()) {
+    send_run_state(parts);
+    return {};
+  }
   const fs::path path = write_checkpoint(
       folder, progress.step, [&](const fs::path& into) { write_run_files(into, parts, progress); });
   if (best) mark_best(path);
@@ -111,9 +176,11 @@ fs::path save_run(const fs::path& folder, const RunParts& parts, const RunProgre
 }
 
 std::optional<RunProgress> resume_run(const fs::path& folder, const RunParts& parts) {
-  const auto latest = latest_checkpoint(folder);
-  if (!latest) return std::nullopt;
-  return read_run_files(*latest, parts);
+  const auto latest = parts.leads() ? latest_checkpoint(folder) : std::nullopt;
+  const int64_t found = latest.has_value() ? 1 : 0;
+  if ((parts.team != nullptr ? parts.team->spread(found, "checkpoint found") : found) == 0)
+    return std::nullopt;
+  return read_run_files(latest.value_or(fs::path()), parts);
 }
 
 LoadedModel load_model(const fs::path& path) {

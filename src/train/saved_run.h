@@ -10,6 +10,7 @@
 #include "data/batcher.h"
 #include "data/token_shard.h"
 #include "train/run_state.h"
+#include "train/team.h"
 
 namespace lh {
 
@@ -20,22 +21,25 @@ struct RunParts {
   const TrainingBatches& data;
   Decoder& model;
   Optimizer& optimizer;
+  const Team* team = nullptr;  // whose processes call what follows together; null: this one alone
+
+  bool leads() const { return team == nullptr || team->leads(); }
 };
 
+/// The leader writes and gets the path; the others send it their parts of the optimizer's state.
 std::filesystem::path save_run(const std::filesystem::path& folder, const RunParts& parts,
                                const RunProgress& progress, bool best);
 
 /// Restores model, optimizer and progress from the newest usable checkpoint in `folder`; nullopt
-/// when there is none. IoError or ConfigError when it belongs to another model, tokenizer or data
-/// order; nothing is changed then.
+/// when there is none. The leader reads: the others need not see its files. IoError or ConfigError
+/// when it belongs to another model, tokenizer or data order; nothing is changed then.
 std::optional<RunProgress> resume_run(const std::filesystem::path& folder, const RunParts& parts);
 
-/// Everything a resumed run continues from, sharing storage with the live run.
-std::vector<NamedTensor> live_tensors(const Decoder& model, Optimizer& optimizer);
-
-/// Writes the files of a checkpoint into an existing empty folder.
+/// The leader writes the files of a checkpoint into an existing empty folder.
 void write_run_files(const std::filesystem::path& folder, const RunParts& parts,
                      const RunProgress& progress);
+/// What the others do meanwhile.
+void send_run_state(const RunParts& parts);
 /// Reads back what write_run_files wrote.
 RunProgress read_run_files(const std::filesystem::path& folder, const RunParts& parts);
 

@@ -41,22 +41,33 @@ double useful_flops(const StepContext& context, const BatchTensors& batch) {
 }
 
 void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, Tensor loss,
-                         bool accumulate) {
+                         bool accumulate, const BackwardWatch* watch = nullptr) {
   const bool recompute = context.recipe.precision.recompute == "block";
   const Variable total =
       context.model.loss(batch.tokens, batch.targets, batch.layout, recompute).loss_sum;
   LH_DISPATCH(loss.device(), "step", sum(total.value(), loss, accumulate));
-  backward(scale(total, share_of_target(context)));
+  backward(scale(total, share_of_target(context)), {}, watch);
 }
 
 /// The optimizer must be prepared. Nothing is updated when a loss or a gradient is not finite.
 void enqueue_update(const StepContext& context, const StepNumbers& numbers, StepState& state) {
   Tensor squared_norm = numbers.squared_norm(), grad_scale = context.optimizer.grad_scale();
-  grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm);
+  if (shared(context)) state.reducer->squared_norm(squared_norm);
+  else grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm);
   LH_DISPATCH(squared_norm.device(), "step",
               clip_scale(squared_norm, numbers.losses(), context.recipe.optim.clip_norm,
                          grad_scale));
   context.optimizer.update();
+}
+
+/// "gradient of ..." for the first parameter whose gradient is not finite on some process.
+std::string bad_gradient(const StepContext& context) {
+  const auto& parameters = context.model.parameters().all();
+  auto first = static_cast<int64_t>(
+      first_non_finite_gradient(context.model.parameters()).value_or(parameters.size()));
+  if (shared(context)) first = context.team->least(first, "first bad gradient");
+  const auto index = static_cast<size_t>(first);
+  return index < parameters.size() ? "gradient of " + parameters[index]->name : "gradient norm";
 }
 
 /// Waits for the step and reads its numbers; undoes the count of an update that was not made.
@@ -67,18 +78,17 @@ void finish(const StepContext& context, const StepNumbers& numbers, StepResult& 
     result.loss += values[static_cast<size_t>(micro)] * share_of_target(context);
   result.grad_norm = std::sqrt(values.back());
   if (!std::isfinite(result.loss)) result.non_finite = "loss";
-  else if (!std::isfinite(result.grad_norm))
-    result.non_finite =
-        first_non_finite_gradient(context.model.parameters()).value_or("gradient norm");
+  else if (!std::isfinite(result.grad_norm)) result.non_finite = bad_gradient(context);
   if (!result.non_finite.empty()) context.optimizer.set_steps(context.optimizer.steps() - 1);
 }
 
-/// The rest of a step after this process's micro-batches: sums over all processes, then the same
-/// update on each.
+/// The rest of a step after this process's micro-batches: sums over all processes, then the update,
+/// the same on each or of each one's own parts.
 StepResult finish_together(const StepContext& context, double learning_rate_factor,
                            const StepNumbers& numbers, StepState& state, StepResult result) {
   const Team& team = *context.team;
-  team.sum_gradients(context.model.parameters());
+  GradientReducer& reducer = *state.reducer;
+  reducer.sum();
   // Devices do not add f64, and the host has to wait for the gradients anyway.
   Tensor loss = numbers.loss(0), host_loss = loss.to(kCpuDevice);
   team.sum(host_loss, "loss");
@@ -88,6 +98,7 @@ StepResult finish_together(const StepContext& context, double learning_rate_fact
   result.flops = flops.item();
   context.optimizer.prepare(learning_rate_factor);
   enqueue_update(context, numbers, state);
+  if (context.optimizer.is_shared()) reducer.share_parameters();
   finish(context, numbers, result);
   return result;
 }
@@ -98,6 +109,9 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
   const StepNumbers numbers(together ? 1 : context.micro_batches, context.model.device());
   StepResult result;
   context.model.parameters().zero_grad();
+  if (together && state.reducer == nullptr)
+    state.reducer = std::make_unique<GradientReducer>(*context.team, context.model.parameters(),
+                                                      context.optimizer);
   for (int64_t micro = 0; micro < context.micro_batches; ++micro) {
     if (must_stop(context)) return {.stopped = true};
     BatchTensors batch = micro == 0 && state.ahead
@@ -105,7 +119,9 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
                              : tensors_of(context, context.batch(micro));
     batch.layout.set_gates(context.gates);  // one sent ahead was made in another step's phase
     result.flops += useful_flops(context, batch);
-    enqueue_micro_batch(context, batch, numbers.loss(together ? 0 : micro), together && micro > 0);
+    const bool last = micro + 1 == context.micro_batches;
+    enqueue_micro_batch(context, batch, numbers.loss(together ? 0 : micro), together && micro > 0,
+                        together && last ? state.reducer->watch() : nullptr);
   }
   if (together) return finish_together(context, learning_rate_factor, numbers, state, result);
   context.optimizer.prepare(learning_rate_factor);
@@ -163,6 +179,8 @@ bool may_be_recorded(const StepContext& context) {
 }  // namespace
 
 StepResult train_step(const StepContext& context, double learning_rate_factor) {
+  LH_CHECK(shared(context) || !context.optimizer.is_shared(),
+           "[step] an optimizer of {} owners needs their team", context.optimizer.shards().owners());
   StepState fresh;
   StepState& state = context.state != nullptr ? *context.state : fresh;
   if (shared(context) && context.team->any(context.stop && context.stop(), "stop signal"))

@@ -14,6 +14,7 @@
 #include "models/decoder.h"
 #include "optim/optimizer.h"
 #include "train/batch_tensors.h"
+#include "train/gradient_reducer.h"
 #include "train/recorded_step.h"
 #include "train/team.h"
 
@@ -50,6 +51,7 @@ struct StepState {
   std::optional<StepNumbers> numbers;       // of recorded steps
   std::unique_ptr<RecordedStep> recorded;   // where precision.cuda_graphs and the model allow it
   bool first_in_place = false;              // `recorded` holds the next step's first micro-batch
+  std::unique_ptr<GradientReducer> reducer;  // of a step that processes share
 };
 
 struct StepContext {
@@ -67,7 +69,8 @@ struct StepContext {
   /// empty; needs `state`.
   std::function<std::optional<Batch>()> next = nullptr;
   StepState* state = nullptr;  // null: a fresh one
-  /// The processes that share the step; null: this one alone. All call train_step together.
+  /// The processes that share the step; null: this one alone. All call train_step together. Where they share
+  /// the optimizer too, the gradients that are left behind are sums in this process's parts alone.
   const Team* team = nullptr;
 };
 

@@ -2,16 +2,13 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <numeric>
 
-#include "backend/elementwise.h"
 #include "base/hash.h"
 #include "launch/process_context.h"
 
 namespace lh {
 namespace {
-
-/// Gradients travel in buckets: large enough that latency does not matter, small beside the model.
-constexpr int64_t kBucketBytes = int64_t{25} << 20;
 
 template <typename T>
 std::vector<T> chosen(const std::vector<T>& values, const RowSet& rows) {
@@ -25,8 +22,15 @@ std::vector<T> chosen(const std::vector<T>& values, const RowSet& rows) {
 
 Team::Team(std::unique_ptr<Peers> job, const ParallelConfig& config)
     : job_(std::move(job)),
+      shares_optimizer_(config.zero > 0),
       order_(config.layout == "contiguous" ? ContextOrder::kContiguous : ContextOrder::kZigzag),
-      mesh_(Mesh::connect(*job_, config.data, config.context)) {}
+      mesh_(Mesh::connect(*job_, config.data, config.context)) {
+  if (config.overlap && !alone() && job_->device().is_cpu()) gradients_ = job_->world("gradients");
+}
+
+ShardPlace Team::shard_place() const {
+  return shares_optimizer_ ? ShardPlace{rank(), world_size()} : ShardPlace{};
+}
 
 SequenceShare Team::share(int64_t sequences, int64_t micro_sequences) const {
   const int64_t groups = place().data, group = place().data_rank;
@@ -63,48 +67,6 @@ BatchTensors Team::tensors(const Batch& batch, Device device) const {
               std::make_shared<const ContextLayout>(batch.segment_offsets, order_, context()), device)};
 }
 
-void Team::sum_gradients(const ParameterStore& store) const {
-  if (alone()) return;
-  // A parameter may have met no row in this process, but some in another.
-  const auto& parameters = store.all();
-  Tensor met = Tensor::zeros({static_cast<int64_t>(parameters.size())}, DType::kI32);
-  for (size_t i = 0; i < parameters.size(); ++i)
-    met.data<int32_t>()[i] = parameters[i]->variable.grad().defined() ? 1 : 0;
-  world().all_reduce(met, ReduceOp::kMax, "parameters with gradients");
-  std::vector<Tensor> bucket;
-  int64_t elements = 0;
-  const auto flush = [&] {
-    if (bucket.empty()) return;
-    const MemoryScope scope(MemoryOwner::kGradients);
-    Tensor flat = Tensor::empty({elements}, bucket[0].dtype(), bucket[0].device());
-    const auto each = [&](const auto& function) {
-      int64_t at = 0;
-      for (Tensor& gradient : bucket) {
-        Tensor place = flat.slice(0, at, at + gradient.numel()).reshape(gradient.shape());
-        function(gradient, place);
-        at += gradient.numel();
-      }
-    };
-    each([&](Tensor& gradient, Tensor& place) {
-      LH_DISPATCH(flat.device(), "gradients", copy(gradient, place));
-    });
-    world().all_reduce(flat, ReduceOp::kSum, "gradients");
-    each([&](Tensor& gradient, Tensor& place) {
-      LH_DISPATCH(flat.device(), "gradients", copy(place, gradient));
-    });
-    bucket.clear();
-    elements = 0;
-  };
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    if (met.data<int32_t>()[i] == 0) continue;
-    Tensor gradient = parameters[i]->variable.grad_or_zeros();
-    elements += gradient.numel();
-    bucket.push_back(std::move(gradient));
-    if (elements * static_cast<int64_t>(dtype_size(bucket[0].dtype())) >= kBucketBytes) flush();
-  }
-  flush();
-}
-
 void Team::sum(Tensor& t, const std::string& label) const {
   if (!alone()) world().all_reduce(t, ReduceOp::kSum, label);
 }
@@ -116,6 +78,13 @@ bool Team::any(bool here, const std::string& label) const {
   return flag.data<int32_t>()[0] != 0;
 }
 
+int64_t Team::least(int64_t value, const std::string& label) const {
+  if (alone()) return value;
+  Tensor t = Tensor::from(std::vector<int64_t>{-value}, {1});
+  world().all_reduce(t, ReduceOp::kMax, label);
+  return -t.data<int64_t>()[0];
+}
+
 void Team::spread(Tensor& t, const std::string& label) const {
   if (!alone()) world().broadcast(t, 0, label);
 }
@@ -124,6 +93,30 @@ int64_t Team::spread(int64_t value, const std::string& label) const {
   Tensor t = Tensor::from(std::vector<int64_t>{value}, {1});
   spread(t, label);
   return t.data<int64_t>()[0];
+}
+
+Tensor Team::gather(const Tensor& part, const std::vector<int64_t>& sizes,
+                    const std::string& label) const {
+  const Tensor host = part.to(kCpuDevice).reshape({part.numel()});
+  std::vector<int64_t> to_leader(sizes.size());
+  to_leader[0] = host.numel();
+  const std::vector<int64_t> arriving = leads() ? sizes : std::vector<int64_t>(sizes.size());
+  Tensor whole =
+      Tensor::empty({std::accumulate(arriving.begin(), arriving.end(), int64_t{0})}, host.dtype());
+  world().all_to_all_v(host, to_leader, whole, arriving, label);
+  return whole;
+}
+
+void Team::scatter(const Tensor& whole, const std::vector<int64_t>& sizes, Tensor& part,
+                   const std::string& label) const {
+  const std::vector<int64_t> leaving = leads() ? sizes : std::vector<int64_t>(sizes.size());
+  std::vector<int64_t> from_leader(sizes.size());
+  from_leader[0] = part.numel();
+  const Tensor source = leads() ? whole.to(kCpuDevice).reshape({whole.numel()})
+                                : Tensor::empty({0}, part.dtype());
+  Tensor host = Tensor::empty(part.shape(), part.dtype());
+  world().all_to_all_v(source, leaving, host, from_leader, label);
+  part.copy_bytes_from(host);
 }
 
 void Team::must_agree(const std::string& text, const std::string& what) const {
@@ -145,6 +138,7 @@ void Team::must_agree(const std::string& text, const std::string& what) const {
 void Team::set_step(int64_t step) const {
   world().set_step(step);
   context().set_step(step);
+  if (gradients_ != nullptr) gradients_->set_step(step);
 }
 
 int local_rank_of_environment() {

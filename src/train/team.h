@@ -8,7 +8,7 @@
 #include "config/recipe.h"
 #include "data/batcher.h"
 #include "dist/peers.h"
-#include "nn/parameter.h"
+#include "optim/shards.h"
 #include "train/batch_tensors.h"
 
 namespace lh {
@@ -36,6 +36,12 @@ class Team {
   const MeshPlace& place() const { return mesh_.place; }
   Communicator& world() const { return *mesh_.world; }
   Communicator& context() const { return *mesh_.context; }
+  /// All processes, for a thread that sums gradients while another goes on; null where that is not done
+  /// (parallel.overlap; a device, whose streams and connections have one order).
+  Communicator* gradients() const { return gradients_.get(); }
+
+  /// What this process holds and updates of the optimizer (parallel.zero).
+  ShardPlace shard_place() const;
 
   /// This data group's part of a step. ConfigError when there are more groups than sequences.
   SequenceShare share(int64_t sequences, int64_t micro_sequences) const;
@@ -45,16 +51,22 @@ class Team {
   /// Tokens, targets and positions of those rows (segment_offsets stay those of the whole batch).
   Batch rows(const Batch& batch) const;
 
-  /// Gradients of every parameter become the sums over all processes, the same bits on each.
-  void sum_gradients(const ParameterStore& store) const;
   /// The sum over all processes of a tensor on any device.
   void sum(Tensor& t, const std::string& label) const;
   /// Whether it is so on any process.
   bool any(bool here, const std::string& label) const;
+  /// The least of the processes' numbers.
+  int64_t least(int64_t value, const std::string& label) const;
 
   /// The leader's tensor and number everywhere.
   void spread(Tensor& t, const std::string& label) const;
   int64_t spread(int64_t value, const std::string& label) const;
+  /// The processes' vectors one behind the other, sizes[r] elements of process r, for the leader; nothing for the
+  /// others. In host memory.
+  Tensor gather(const Tensor& part, const std::vector<int64_t>& sizes, const std::string& label) const;
+  /// The reverse: `part` becomes this process's piece of what the leader has in `whole`.
+  void scatter(const Tensor& whole, const std::vector<int64_t>& sizes, Tensor& part,
+               const std::string& label) const;
   /// Throws ConfigError on the processes whose text differs from the leader's.
   void must_agree(const std::string& text, const std::string& what) const;
 
@@ -63,8 +75,10 @@ class Team {
 
  private:
   std::unique_ptr<Peers> job_;
+  bool shares_optimizer_;
   ContextOrder order_;
   Mesh mesh_;
+  std::unique_ptr<Communicator> gradients_;
 };
 
 /// The team that the environment describes (launch/process_context.h); of one when it describes none.

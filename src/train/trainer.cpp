@@ -62,15 +62,14 @@ class Run {
         compute_(resolve_compute(recipe.precision, device_)),
         model_(resolve_model(recipe, *tokenizer_), compute_,
                static_cast<uint64_t>(recipe.run.seed), device_),
-        optimizer_(make_optimizer(recipe.optim, model_.parameters())) {
+        optimizer_(make_optimizer(recipe.optim, model_.parameters(), team_->shard_place())) {
     // Only the leader prints and touches files.
     if (!team_->leads()) set_log_level(std::max(log_level(), LogLevel::kWarn));
     team_->must_agree(dump_recipe(recipe_), "recipe");
     team_->must_agree(train_data_.content() + tokenizer_->digest(), "training data");
     share_ = team_->share(recipe_.schedule.batch_tokens / recipe_.data.seq_tokens,
                           recipe_.micro_batch_tokens() / recipe_.data.seq_tokens);
-    if (team_->leads()) start(resume);
-    spread_progress();
+    start(resume);
     log_info("[model] {} parameters, {} layers, computing in {} on {}",
              format_count(static_cast<double>(model_.parameters().count())),
              model_.config().num_layers, dtype_name(compute_), device_.str());
@@ -83,7 +82,7 @@ class Run {
     reset_memory_peak(device_.kind);
   }
 
-  /// The leader's part before the first step: where to begin, and the files.
+  /// Where to begin, and the leader's files.
   void start(bool resume) {
     const fs::path folder = recipe_.checkpoint_folder();
     if (resume) {
@@ -93,24 +92,13 @@ class Run {
       } else {
         log_info("[resume] no checkpoint in {}: starting anew", folder.string());
       }
-    } else if (has_checkpoints(folder)) {
+    } else if (team_->leads() && has_checkpoints(folder)) {
       fail<ConfigError>("{} already holds checkpoints: add --resume to go on from the newest, or "
                         "choose another run.name or run.out_dir",
                         folder.string());
     }
-    metrics_ = std::make_unique<MetricsFile>(recipe_.metrics_path(), progress_.step);
-  }
-
-  /// The others go on where the leader does, from its tensors: they need not see its files.
-  void spread_progress() {
-    if (team_->alone()) return;
-    progress_.step = team_->spread(progress_.step, "first step");
-    progress_.evaluated_step = team_->spread(progress_.evaluated_step, "evaluated step");
-    if (progress_.step == 0) return;  // weights are drawn from the seed, the same everywhere
-    optimizer_->set_steps(team_->spread(optimizer_->steps(), "optimizer steps"));
-    for (NamedTensor& named : live_tensors(model_, *optimizer_))
-      team_->spread(named.tensor, "resume " + named.name);
-    for (const auto& parameter : model_.parameters().all()) parameter->refresh_compute_copy();
+    if (team_->leads())
+      metrics_ = std::make_unique<MetricsFile>(recipe_.metrics_path(), progress_.step);
   }
 
   TrainSummary run() {
@@ -156,7 +144,9 @@ class Run {
   }
 
  private:
-  RunParts parts() { return {recipe_, *tokenizer_, train_data_, model_, *optimizer_}; }
+  RunParts parts() {
+    return {recipe_, *tokenizer_, train_data_, model_, *optimizer_, team_.get()};
+  }
 
   bool due(int64_t every) const {
     return every > 0 && progress_.step % every == 0 && progress_.step < recipe_.schedule.steps;
@@ -270,7 +260,6 @@ class Run {
   }
 
   fs::path save() {
-    if (!team_->leads()) return {};
     team_->set_place("checkpoint.save");
     phase("saving", -1);
     const bool best = best_ && progress_.evaluated_step == progress_.step;
@@ -278,10 +267,9 @@ class Run {
   }
 
   [[noreturn]] void report_non_finite(const StepResult& result) {
+    const fs::path bundle = write_replay_bundle(parts(), progress_, result);
     if (!team_->leads())
       fail<NonFiniteError>("step {}: {} is not finite", progress_.step + 1, result.non_finite);
-    const fs::path bundle =
-        write_replay_bundle(parts(), progress_, result);
     fail<NonFiniteError>(
         "step {}: {} is not finite; stopped before the update.\nThe step can be run again with: "
         "longhand train --replay {}",

@@ -96,4 +96,47 @@ TEST_CASE("the observer sees every op forward and backward") {
                                          "gradient of multiply"});
 }
 
+TEST_CASE("a watch hears of every leaf after its last use and of none before") {
+  const Variable early = Variable::leaf(random_tensor({4, 4}, DType::kF64, 1));
+  const Variable tied = Variable::leaf(random_tensor({4, 4}, DType::kF64, 2));
+  const Variable inner = Variable::leaf(random_tensor({4, 4}, DType::kF64, 3));
+  const Variable late = Variable::leaf(random_tensor({4, 4}, DType::kF64, 4));
+  const Variable unused = Variable::leaf(random_tensor({4, 4}, DType::kF64, 5));
+  const Variable x(random_tensor({2, 4}, DType::kF64, 6));
+  const auto loss = [&](bool recompute) {
+    const auto block = [&](std::span<const Variable> in) {
+      return linear(linear(in[0], inner), tied);
+    };
+    Variable h = linear(linear(x, tied), early);
+    h = recompute ? checkpoint(block, {h}) : block(std::vector<Variable>{h});
+    return linear(h, late);
+  };
+  for (const bool recompute : {false, true}) {
+    for (const Variable& leaf : {early, tied, inner, late}) Variable(leaf).zero_grad();
+    backward(loss(false), random_tensor({2, 4}, DType::kF64, 7));
+    const std::vector<Variable> leaves = {late, inner, early, tied};  // in the order of their ends
+    std::vector<std::vector<double>> want;
+    for (const Variable& leaf : leaves) {
+      want.push_back(to_doubles(leaf.grad()));
+      Variable(leaf).zero_grad();
+    }
+    std::vector<const LeafGradient*> order;
+    BackwardWatch watch;
+    watch.reaches = [&](const std::unordered_set<const LeafGradient*>& reached) {
+      CHECK(reached.size() == 4);
+      CHECK(!reached.contains(unused.leaf_gradient()));
+    };
+    watch.is_final = [&](const LeafGradient* leaf) {
+      REQUIRE(order.size() < 4);
+      CHECK(leaf == leaves[order.size()].leaf_gradient());
+      CHECK(to_doubles(leaves[order.size()].grad()) == want[order.size()]);
+      order.push_back(leaf);
+    };
+    backward(loss(recompute), random_tensor({2, 4}, DType::kF64, 7), &watch);
+    CHECK(order.size() == 4);
+    // What was said to be final stays so.
+    CHECK_THROWS(backward(loss(false), random_tensor({2, 4}, DType::kF64, 7)));
+  }
+}
+
 }  // namespace

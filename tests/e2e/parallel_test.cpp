@@ -63,6 +63,7 @@ TEST_CASE("every mesh of processes trains and evaluates as one process does") {
   const std::vector<Split> splits = {
       {2, {}},                                                   // data parallel
       {3, {}},                                                   // uneven shares
+      {2, {"--set", "parallel.zero=0"}},                         // an optimizer each
       {2, {"--set", "parallel.context=2"}},                      // zigzag
       {3, {"--set", "parallel.context=3", "--set", "parallel.layout=contiguous"}},
       {4, {"--set", "parallel.context=2", "--set", "model.mixers.full.context=heads"}},
@@ -165,6 +166,9 @@ TEST_CASE("a mesh that does not fit is refused by one message and its exit code"
   CHECK(none.code == 2);
   CHECK(none.output.find("--cp: expected counts of at least 1, got 0") != std::string::npos);
   CHECK(none.output.find("grad norm") == std::string::npos);  // no table without rows
+  const Outcome zero = w.run(w.train("bad", {"--set", "parallel.zero=2"}));
+  CHECK(zero.code == 2);
+  CHECK(zero.output.find("parallel.zero") != std::string::npos);
   const Outcome few = w.run(together(3, w.train("bad", {"--set", "schedule.batch_tokens=256", "--set",
                                                         "precision.micro_batch_tokens=128"})));
   CHECK(few.code != 0);
@@ -252,4 +256,6 @@ TEST_CASE("the memory that a plan predicts is what a run then needs, at any size
   // nothing would.
   CHECK(large.output.find("64 micro-batches each") != std::string::npos);
   CHECK(large.output.find("context group, all-to-all") != std::string::npos);
+  CHECK(large.output.find("reduce-scatter") != std::string::npos);
+  CHECK(large.output.find("all-gather") != std::string::npos);
 }

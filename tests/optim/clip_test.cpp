@@ -35,11 +35,11 @@ TEST_CASE("the first parameter with a bad gradient is named") {
        {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
         std::numeric_limits<float>::quiet_NaN()}) {
     b.variable.grad().span<float>()[1] = bad;
-    CHECK(first_non_finite_gradient(store).value_or("").ends_with("b"));
+    CHECK(first_non_finite_gradient(store) == 1);
     CHECK(!std::isfinite(global_grad_norm(store)));
   }
   a.variable.grad().span<float>()[2] = std::numeric_limits<float>::quiet_NaN();
-  CHECK(first_non_finite_gradient(store).value_or("").ends_with("a"));
+  CHECK(first_non_finite_gradient(store) == 0);
 }
 
 TEST_CASE("a huge but finite gradient has a finite norm") {
