@@ -53,6 +53,7 @@ Recipe hybrid_recipe(const Recipe& recipe, const GateDensity& density, int64_t g
     return group.pattern.find("utility") != std::string::npos;
   });
   hybrid.run.name += "_hybrid";
+  if (!hybrid.run.out_dir.empty()) hybrid.run.out_dir += "_hybrid";  // the old one holds checkpoints
   return hybrid;
 }
 

@@ -10,7 +10,7 @@ namespace {
 using namespace lh;
 
 const char* kRecipe = R"(
-run: {name: pruned}
+run: {name: pruned, out_dir: here}
 model:
   vocab_size: 100
   hidden_size: 64
@@ -59,6 +59,7 @@ TEST_CASE("the densest heads become global, layers take the simplest mixer, the 
   REQUIRE(hybrid.optim.groups.size() == 1);
   CHECK(hybrid.optim.groups[0].pattern == "*.norm.*");
   CHECK(hybrid.run.name == "pruned_hybrid");
+  CHECK(hybrid.run.out_dir == "here_hybrid");
   CHECK(parse(dump_recipe(hybrid)) == hybrid);  // which validates it
 }
 
