@@ -127,6 +127,7 @@ TEST_CASE("gemm adds a bias to every row before it rounds the result") {
         if (accumulate) sum += c.values[static_cast<size_t>(i * n + j)];
         for (int64_t l = 0; l < k; ++l)
           sum += a.values[static_cast<size_t>(i * k + l)] * b.values[static_cast<size_t>(j * k + l)];
+        // k products, the bias and what c held: k + 2 terms.
         REQUIRE(std::abs(got[static_cast<size_t>(i * n + j)] - sum) <=
                 tolerance(out, k + 2, std::abs(sum)));
       }
