@@ -7,6 +7,9 @@
 # the script out in a minute; RECIPES are those of the group step, SETS their overrides.
 set -eu
 cd "$(dirname "$0")/.."
+case ${1:-} in
+  -*) sed -n '2,7s/^# *//p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
+esac
 out=${1:-build/bench_gpu}
 device=${DEVICE:-cuda}
 python=${PYTHON:-python3}
