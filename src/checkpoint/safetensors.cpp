@@ -220,16 +220,20 @@ void SafetensorsFile::restore(const std::vector<NamedTensor>& targets) const {
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
+  write_safetensors(path, stored(tensors), metadata);
+}
+
+void write_safetensors(const std::filesystem::path& path, const std::vector<StoredTensor>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   size_t at = 0;
-  for (const NamedTensor& named : tensors) {
-    LH_CHECK(named.tensor.is_contiguous(), "[safetensors] {} must be contiguous", named.name);
-    const auto sizes = named.tensor.shape().sizes();
-    header[named.name] = {{"dtype", format_name(named.tensor.dtype())},
-                          {"shape", std::vector<int64_t>(sizes.begin(), sizes.end())},
-                          {"data_offsets", {at, at + named.tensor.bytes()}}};
-    at += named.tensor.bytes();
+  for (const StoredTensor& tensor : tensors) {
+    const auto sizes = tensor.shape.sizes();
+    header[tensor.name] = {{"dtype", format_name(tensor.dtype)},
+                           {"shape", std::vector<int64_t>(sizes.begin(), sizes.end())},
+                           {"data_offsets", {at, at + tensor.bytes()}}};
+    at += tensor.bytes();
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // data starts at a multiple of 8, as in the format
@@ -239,10 +243,13 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Name
     file.write_at(0, &length, 8);
     file.write_at(8, text.data(), static_cast<int64_t>(length));
     auto place = static_cast<int64_t>(8 + length);
-    for (const NamedTensor& named : tensors) {
-      file.write_at(place, named.tensor.to(kCpuDevice).raw(),
-                    static_cast<int64_t>(named.tensor.bytes()));
-      place += static_cast<int64_t>(named.tensor.bytes());
+    for (const StoredTensor& tensor : tensors) {
+      const Tensor values = tensor.read();
+      LH_CHECK(values.is_contiguous() && values.dtype() == tensor.dtype &&
+                   values.numel() == tensor.shape.numel(),
+               "[safetensors] {}: {} can't be stored", tensor.name, values.str());
+      file.write_at(place, values.to(kCpuDevice).raw(), static_cast<int64_t>(tensor.bytes()));
+      place += static_cast<int64_t>(tensor.bytes());
     }
   });
 }

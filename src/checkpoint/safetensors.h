@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "optim/optimizer.h"
+#include "checkpoint/stored_tensor.h"
 #include "storage/raw_file.h"
 #include "tensor/tensor.h"
 
@@ -44,7 +44,9 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-/// Writes tensors (f32, bf16, f64, i32, i64, u8; contiguous, on the cpu) atomically.
+/// Writes tensors (f32, bf16, f64, i32, i64, u8) atomically, reading them in their order, once each, one at a time.
+void write_safetensors(const std::filesystem::path& path, const std::vector<StoredTensor>& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -86,17 +86,10 @@ int64_t structure_bytes(const std::vector<StoredTensor>& tensors) {
 
 }  // namespace
 
-StoredTensor stored(const NamedTensor& named) {
-  return {named.name, named.tensor.dtype(), named.tensor.shape(),
-          [tensor = named.tensor] { return tensor; }};
-}
-
 void write_training_state(const std::filesystem::path& path,
                           const std::map<std::string, std::string>& meta,
                           const std::vector<NamedTensor>& tensors) {
-  std::vector<StoredTensor> all;
-  for (const NamedTensor& named : tensors) all.push_back(stored(named));
-  write_training_state(path, meta, all);
+  write_training_state(path, meta, stored(tensors));
 }
 
 void write_training_state(const std::filesystem::path& path,
@@ -235,9 +228,7 @@ void TrainingStateFile::read(const std::string& name, Tensor& into) const {
 }
 
 void TrainingStateFile::restore(const std::vector<NamedTensor>& targets) const {
-  std::vector<StoredTensor> wanted;
-  for (const NamedTensor& target : targets) wanted.push_back(stored(target));
-  check(wanted);
+  check(stored(targets));
   for (const NamedTensor& target : targets) {
     Tensor into = target.tensor;
     read(target.name, into);

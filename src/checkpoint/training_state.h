@@ -8,24 +8,14 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "optim/optimizer.h"
+#include "checkpoint/stored_tensor.h"
 #include "storage/raw_file.h"
 
 namespace lh {
-
-/// A tensor of the file; `read` gives its values, contiguous on any device, when their turn comes.
-struct StoredTensor {
-  std::string name;
-  DType dtype;
-  Shape shape;
-  std::function<Tensor()> read = nullptr;
-};
-StoredTensor stored(const NamedTensor& named);
 
 /// Reads the tensors in their order, once each, one at a time. Equal states give equal files. The caller makes the
 /// write atomic (checkpoint_folder.h). IoError when the disk is full or the folder can't be written.

@@ -359,9 +359,9 @@ void ParallelConfig::visit(Visitor& v, Self& self) {
               "from the back, equal work under causal attention; contiguous: one piece"},
           one_of({"zigzag", "contiguous"}));
   v.field("zero", self.zero,
-          Doc{"stage of ZeRO. 1: each process holds the optimizer state of its share of the parameters, "
-              "updates those and sends them to the others; 0: each holds and updates all. Results are "
-              "the same"},
+          Doc{"stage of ZeRO. 1: each process holds the optimizer state, and the masters beside bf16 "
+              "weights, of its share of the parameters, updates those and sends them to the others; 0: "
+              "each holds and updates all. Results are the same"},
           between(0, 1));
   v.field("overlap", self.overlap,
           Doc{"sum gradients between processes while backward still runs, on the CPU. Results are the "

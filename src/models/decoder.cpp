@@ -135,7 +135,7 @@ double Decoder::forward_flops(const SequenceLayout& layout) const {
   double weights = static_cast<double>(config_.vocab_size * config_.hidden_size);  // the head
   for (const auto& parameter : store_.all())
     if (parameter->kind == ParameterKind::kMatrix)
-      weights += static_cast<double>(parameter->master.numel());
+      weights += static_cast<double>(parameter->numel());
   double total = 2 * weights * static_cast<double>(layout.rows());
   for (const Block& block : blocks_) total += block.mixer().flops(layout).useful;
   return total;

@@ -25,10 +25,27 @@ Tensor Parameter::compute_copy() const {
   return variable.value().shares_storage(master) ? Tensor() : variable.value();
 }
 
-void Parameter::refresh_compute_copy() {
+void Parameter::keep_master_part(int64_t begin, int64_t end) {
+  if (!compute_copy().defined() || end - begin == numel()) return;
+  LH_CHECK(has_whole_master(), "[parameter] {} keeps a part already", name);
+  const MemoryScope scope(MemoryOwner::kWeights);
+  Tensor part = Tensor::empty({end - begin}, master.dtype(), master.device());
+  LH_DISPATCH(part.device(), "parameter",
+              copy(master.reshape({numel()}).slice(0, begin, end), part));
+  master = part;
+  master_begin_ = begin;
+}
+
+void Parameter::set(const Tensor& whole) {
+  check_shape(whole, shape(), "parameter", name);
+  const Tensor here = whole.to(master.device());
   Tensor copy_of_master = compute_copy();
-  if (copy_of_master.defined())
-    LH_DISPATCH(master.device(), "parameter", copy(master, copy_of_master));
+  if (copy_of_master.defined()) LH_DISPATCH(here.device(), "parameter", copy(here, copy_of_master));
+  if (here.shares_storage(master)) return;
+  const int64_t kept = master.numel();
+  Tensor into = master.reshape({kept});
+  LH_DISPATCH(here.device(), "parameter",
+              copy(here.reshape({numel()}).slice(0, master_begin_, master_begin_ + kept), into));
 }
 
 Parameter& ParameterStore::create(std::string name, const Shape& shape, ParameterKind kind,
@@ -51,7 +68,7 @@ Parameter& ParameterStore::create(std::string name, const Shape& shape, Paramete
   }
   parameter->variable = Variable::leaf(
       compute_ == DType::kBF16 ? Tensor::empty(shape, compute_, device_) : parameter->master);
-  parameter->refresh_compute_copy();
+  parameter->set(parameter->master);
   parameter->name = std::move(name);
   parameters_.push_back(std::move(parameter));
   return *parameters_.back();
@@ -65,7 +82,7 @@ Parameter* ParameterStore::find(std::string_view name) const {
 
 int64_t ParameterStore::count() const {
   int64_t total = 0;
-  for (const auto& parameter : parameters_) total += parameter->master.numel();
+  for (const auto& parameter : parameters_) total += parameter->numel();
   return total;
 }
 

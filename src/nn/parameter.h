@@ -29,10 +29,21 @@ struct Parameter {
   Tensor master;      // f32 (f64 in fp64 models): what the optimizer updates and checkpoints hold
   Variable variable;  // what ops read; its value is `master` itself, or a bf16 copy of it
 
+  const Shape& shape() const { return variable.value().shape(); }
+  int64_t numel() const { return variable.value().numel(); }
   /// The bf16 copy, or undefined when the model computes with the master itself.
   Tensor compute_copy() const;
-  /// Rewrites the compute copy from the master (after loading weights).
-  void refresh_compute_copy();
+
+  /// Where there is a compute copy, keeps elements [begin, end) of the master alone, as a vector: all that a process
+  /// updates which shares the optimizer with others.
+  void keep_master_part(int64_t begin, int64_t end);
+  bool has_whole_master() const { return master.numel() == numel(); }
+  /// Takes `whole`, of the parameter's shape and the master's dtype, as far as the master goes, and all of it for
+  /// the compute copy.
+  void set(const Tensor& whole);
+
+ private:
+  int64_t master_begin_ = 0;
 };
 
 /// Owns a model's parameters, in creation order. Names are unique.

@@ -16,8 +16,10 @@ class GroupedOptimizer final : public Optimizer {
       : Optimizer(config, store, place) {
     const std::vector<ParamRule> rules = resolve_param_groups(config, store);
     for (size_t i = 0; i < rules.size(); ++i) {
+      const ShardPart part = shards_.part(i, place.owner);
+      rules[i].parameter->keep_master_part(part.begin, part.end);
       if (rules[i].frozen) continue;
-      const OwnedParam owned{rules[i], i, shards_.part(i, place.owner)};
+      const OwnedParam owned{rules[i], i, part};
       if (rules[i].muon) muon_.emplace_back(owned);
       else adamw_.add(owned);
     }

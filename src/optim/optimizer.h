@@ -74,7 +74,8 @@ class Optimizer {
 };
 
 /// AdamW for everything, or Muon for hidden matrices with AdamW for the rest. State is allocated
-/// here, so that memory is known before the first step, and for the parts of `place` alone.
+/// here, so that memory is known before the first step, and for the parts of `place` alone; where there are compute
+/// copies, masters are kept for these parts alone too.
 std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, ParameterStore& store,
                                           ShardPlace place = {});
 

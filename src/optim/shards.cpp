@@ -47,16 +47,16 @@ Shards::Shards(const OptimConfig& config, const ParameterStore& store, int owner
   for (size_t i = 0; i < rules.size(); ++i) {
     frozen_.push_back(rules[i].frozen);
     if (rules[i].muon && !rules[i].frozen) whole.push_back(i);
-    else if (!rules[i].frozen) cut += 2 * static_cast<double>(rules[i].parameter->master.numel());
+    else if (!rules[i].frozen) cut += 2 * static_cast<double>(rules[i].parameter->numel());
   }
-  const auto cost = [&](size_t i) { return iteration_cost(rules[i].parameter->master.shape()); };
+  const auto cost = [&](size_t i) { return iteration_cost(rules[i].parameter->shape()); };
   std::stable_sort(whole.begin(), whole.end(),
                    [&](size_t a, size_t b) { return cost(a) > cost(b); });
   std::vector<double> work(count), held(count);
   for (const size_t i : whole) {
     const auto owner =
         static_cast<size_t>(std::min_element(work.begin(), work.end()) - work.begin());
-    const int64_t elements = rules[i].parameter->master.numel();
+    const int64_t elements = rules[i].parameter->numel();
     work[owner] += cost(i);
     held[owner] += static_cast<double>(elements);
     ends_[i].assign(count, 0);
@@ -67,7 +67,7 @@ Shards::Shards(const OptimConfig& config, const ParameterStore& store, int owner
   const double total = std::accumulate(shares.begin(), shares.end(), 0.0);
   for (size_t i = 0; i < rules.size(); ++i) {
     if (!ends_[i].empty()) continue;
-    const int64_t elements = rules[i].parameter->master.numel();
+    const int64_t elements = rules[i].parameter->numel();
     double before = 0;
     for (const double share : shares) {
       before += share;

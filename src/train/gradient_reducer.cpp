@@ -46,7 +46,7 @@ GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
       bytes = 0;
     }
     buckets_.back().parameters.push_back(i);
-    bytes += static_cast<int64_t>(parameter(i).master.bytes());
+    bytes += parameter(i).numel() * static_cast<int64_t>(dtype_size(parameter(i).master.dtype()));
     bucket_of_[parameter(i).variable.leaf_gradient()] = buckets_.size() - 1;
   }
   Communicator* processes = team.gradients();
@@ -82,7 +82,7 @@ void GradientReducer::each_part(const std::vector<size_t>& parameters, int owner
                                 F&& function) const {
   for (const size_t index : parameters) {
     const ShardPart part =
-        shared_ ? shards_.part(index, owner) : ShardPart{0, parameter(index).master.numel()};
+        shared_ ? shards_.part(index, owner) : ShardPart{0, parameter(index).numel()};
     if (part.count() > 0) function(index, part);
   }
 }
@@ -186,12 +186,12 @@ void GradientReducer::share_parameters() {
     const std::vector<int64_t> sizes = counts(updated);
     const int64_t elements = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
     if (elements == 0) continue;
-    const Tensor& like = parameter(updated.front()).master;
+    const Tensor like = parameter(updated.front()).variable.value();
     const Tensor own =
         Tensor::empty({sizes[static_cast<size_t>(team_.rank())]}, like.dtype(), like.device());
     Cursor packing(own);
     each_part(updated, team_.rank(), [&](size_t index, const ShardPart& part) {
-      const Tensor from = part_of(parameter(index).master, part);
+      const Tensor from = part_of(parameter(index).variable.value(), part);
       copy_to(from, packing.next(from.shape()));
     });
     Tensor all = Tensor::empty({elements}, like.dtype(), like.device());
@@ -199,10 +199,9 @@ void GradientReducer::share_parameters() {
     Cursor unpacking(all);
     for (size_t owner = 0; owner < sizes.size(); ++owner)
       each_part(updated, static_cast<int>(owner), [&](size_t index, const ShardPart& part) {
-        const Tensor to = part_of(parameter(index).master, part);
+        const Tensor to = part_of(parameter(index).variable.value(), part);
         copy_to(unpacking.next(to.shape()), to);
       });
-    for (const size_t index : updated) parameter(index).refresh_compute_copy();
   }
 }
 

@@ -36,7 +36,7 @@ class GradientReducer {
   /// share the optimizer: owners' sums, added in their order.
   void squared_norm(Tensor& out);
 
-  /// After an update of the parts: every process gets all of every parameter, its compute copy too.
+  /// After an update of the parts: every process gets all of every parameter, as ops read it.
   void share_parameters();
 
  private:

@@ -13,31 +13,40 @@ namespace lh {
 namespace fs = std::filesystem;
 namespace {
 
-std::vector<NamedTensor> weights(const Decoder& model) {
-  std::vector<NamedTensor> all;
-  for (const auto& parameter : model.parameters().all())
-    all.push_back({parameter->name, parameter->master});
-  return all;
+/// Where processes keep their parts of the masters alone.
+bool masters_in_parts(const RunParts& parts) {
+  return parts.optimizer.is_shared() && parts.model.parameters().compute_dtype() == DType::kBF16;
 }
 
-/// All of a state tensor, for the leader.
-Tensor whole_state(const RunParts& parts, const StateTensor& state) {
-  if (!parts.optimizer.is_shared()) return state.tensor;
-  return parts.team->gather(state.tensor, parts.optimizer.shards().counts(state.parameter),
-                            "optimizer state");
+/// All of a tensor of parameter `index` that the processes may hold in parts, for the leader.
+Tensor whole(const RunParts& parts, const Tensor& held, size_t index, bool in_parts, const char* label) {
+  if (!in_parts) return held;
+  return parts.team->gather(held, parts.optimizer.shards().counts(index), label);
+}
+
+std::vector<StoredTensor> weights(const RunParts& parts, const std::string& prefix) {
+  std::vector<StoredTensor> stored;
+  const auto& all = parts.model.parameters().all();
+  for (size_t i = 0; i < all.size(); ++i) {
+    const Parameter& one = *all[i];
+    stored.push_back({prefix + one.name, one.master.dtype(), one.shape(), [&parts, &one, i] {
+                        return whole(parts, one.master, i, masters_in_parts(parts), "weights");
+                      }});
+  }
+  return stored;
 }
 
 /// Everything a resumed run continues from: the weights, then the optimizer's state.
 std::vector<StoredTensor> run_tensors(const RunParts& parts) {
-  std::vector<StoredTensor> all;
-  for (const NamedTensor& weight : weights(parts.model))
-    all.push_back(stored({"weight." + weight.name, weight.tensor}));
+  std::vector<StoredTensor> stored = weights(parts, "weight.");
   for (const StateTensor& state : parts.optimizer.state()) {
-    const Tensor& master = parts.model.parameters().all()[state.parameter]->master;
-    all.push_back({"optimizer." + state.name, master.dtype(), master.shape(),
-                   [&parts, state] { return whole_state(parts, state); }});
+    const Shape& shape = parts.model.parameters().all()[state.parameter]->shape();
+    stored.push_back({"optimizer." + state.name, state.tensor.dtype(), shape, [&parts, state] {
+                        return whole(parts, state.tensor, state.parameter,
+                                     parts.optimizer.is_shared(), "optimizer state");
+                      }});
   }
-  return all;
+  return stored;
 }
 
 /// What must not change between saving and resuming, or the data order would silently differ.
@@ -79,14 +88,15 @@ void write_run_files(const fs::path& folder, const RunParts& parts, const RunPro
   meta["best_valid_loss"] = fmt::format("{}", progress.best_valid_loss);
   meta["evaluated_step"] = fmt::format("{}", progress.evaluated_step);
   write_training_state(folder / "state.h5", meta, run_tensors(parts));
-  write_safetensors(folder / "model.safetensors", weights(parts.model), {{"format", "pt"}});
+  write_safetensors(folder / "model.safetensors", weights(parts, ""), {{"format", "pt"}});
   write_file_atomically(folder / "recipe.yaml", dump_recipe(parts.recipe));
   write_file_atomically(folder / "tokenizer.json", parts.tokenizer.save_json());
 }
 
 void send_run_state(const RunParts& parts) {
   if (!parts.optimizer.is_shared()) return;
-  for (const StateTensor& state : parts.optimizer.state()) whole_state(parts, state);
+  for (const StoredTensor& tensor : run_tensors(parts)) tensor.read();
+  for (const StoredTensor& tensor : weights(parts, "")) tensor.read();
 }
 
 namespace {
@@ -133,12 +143,12 @@ RunProgress take_run(OpenRun run, const RunParts& parts) {
   spread(counters, "counters");
   spread(best, "best validation loss");
   const auto values = counters.span<int64_t>();
-  for (const NamedTensor& weight : weights(parts.model)) {
-    Tensor into = weight.tensor;
-    if (parts.leads()) run.state->read("weight." + weight.name, into);
-    spread(into, weight.name);
+  for (const auto& parameter : parts.model.parameters().all()) {
+    Tensor value = Tensor::empty(parameter->shape(), parameter->master.dtype());
+    if (parts.leads()) run.state->read("weight." + parameter->name, value);
+    spread(value, parameter->name);
+    parameter->set(value);
   }
-  for (const auto& parameter : parts.model.parameters().all()) parameter->refresh_compute_copy();
   for (StateTensor& state : parts.optimizer.state()) {
     const std::string name = "optimizer." + state.name;
     if (!parts.optimizer.is_shared()) {
@@ -146,7 +156,7 @@ RunProgress take_run(OpenRun run, const RunParts& parts) {
       spread(state.tensor, name);
       continue;
     }
-    const Shape& shape = parts.model.parameters().all()[state.parameter]->master.shape();
+    const Shape& shape = parts.model.parameters().all()[state.parameter]->shape();
     Tensor whole = Tensor::empty(parts.leads() ? shape : Shape{0}, state.tensor.dtype());
     if (parts.leads()) run.state->read(name, whole);
     parts.team->scatter(whole, parts.optimizer.shards().counts(state.parameter), state.tensor,
@@ -193,8 +203,11 @@ LoadedModel load_model(const fs::path& path) {
   loaded.model = std::make_unique<Decoder>(resolve_model(loaded.recipe, *loaded.tokenizer),
                                            resolve_compute(loaded.recipe.precision, device), 0,
                                            device);
-  SafetensorsFile(loaded.checkpoint / "model.safetensors").restore(weights(*loaded.model));
-  for (const auto& parameter : loaded.model->parameters().all()) parameter->refresh_compute_copy();
+  std::vector<NamedTensor> weights;
+  for (const auto& parameter : loaded.model->parameters().all())
+    weights.push_back({parameter->name, parameter->master});
+  SafetensorsFile(loaded.checkpoint / "model.safetensors").restore(weights);
+  for (const auto& parameter : loaded.model->parameters().all()) parameter->set(parameter->master);
   return loaded;
 }
 

@@ -28,8 +28,7 @@ inline std::unique_ptr<Decoder> load(const std::string& family, DType compute,
   for (const auto& parameter : model->parameters().all()) {
     Tensor host = Tensor::empty(parameter->master.shape(), parameter->master.dtype());
     assign(host, to_doubles(weights.read(parameter->name)));
-    parameter->master.copy_bytes_from(host);
-    parameter->refresh_compute_copy();
+    parameter->set(host);
     ++loaded;
   }
   CHECK(loaded == weights.names().size());

@@ -20,8 +20,7 @@ inline void set_gradient(Parameter& parameter, const Tensor& gradient) {
 }
 
 inline void set_value(Parameter& parameter, const Tensor& value) {
-  cpu::copy(value, parameter.master);
-  parameter.refresh_compute_copy();
+  parameter.set(value);
 }
 
 inline double largest_difference(const Tensor& a, const Tensor& b) {

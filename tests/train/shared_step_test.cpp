@@ -190,24 +190,25 @@ TEST_CASE("processes with shares of one sequence share the optimizer too") {
     check_close(runs[0].parameters[p], alone.parameters[p], 1e-7);
 }
 
-TEST_CASE("each process holds its share of the optimizer's memory") {
-  for (const std::string optimizer : {"adamw", "muon"}) {
-    TeamSetup setup = setup_of(optimizer, DType::kF32);
-    setup.model.hidden_size = 64;
-    setup.model.intermediate_size = 96;
-    setup.model.num_layers = 4;
-    setup.steps = 1;
-    const auto whole = static_cast<double>(train_team(1, setup)[0].state_bytes);
-    for (const int processes : {2, 4}) {
-      double sum = 0;
-      for (const TeamRun& run : train_team(processes, setup)) {
-        const auto bytes = static_cast<double>(run.state_bytes);
-        CHECK(bytes == doctest::Approx(whole / processes).epsilon(0.05));
-        sum += bytes;
+TEST_CASE("each process holds its share of the optimizer's memory, masters of a bf16 model included") {
+  for (const std::string optimizer : {"adamw", "muon"})
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      TeamSetup setup = setup_of(optimizer, dtype);
+      setup.model.hidden_size = 64;
+      setup.model.intermediate_size = 96;
+      setup.model.num_layers = 4;
+      setup.steps = 1;
+      const auto whole = static_cast<double>(train_team(1, setup)[0].state_bytes);
+      for (const int processes : {2, 4}) {
+        double sum = 0;
+        for (const TeamRun& run : train_team(processes, setup)) {
+          const auto bytes = static_cast<double>(run.state_bytes);
+          CHECK(bytes == doctest::Approx(whole / processes).epsilon(0.05));
+          sum += bytes;
+        }
+        CHECK(sum == whole);
       }
-      CHECK(sum == whole);
     }
-  }
 }
 
 /// Gradients that differ by process: of `both` everywhere, of `some` in process 1 alone, of `none` nowhere.

@@ -40,7 +40,7 @@ inline void on_teams(int size, const ParallelConfig& config,
 struct TeamRun {
   std::vector<double> losses, norms;
   std::vector<std::vector<double>> parameters, copies;  // masters, and what ops read
-  int64_t state_bytes = 0;
+  int64_t state_bytes = 0;  // of the optimizer and the masters beside what ops read
   bool operator==(const TeamRun&) const = default;
 };
 
@@ -91,6 +91,18 @@ inline void train_steps(Decoder& model, Optimizer& optimizer, const TeamSetup& s
   }
 }
 
+/// A master that processes may hold in parts.
+inline Tensor whole_master(const Parameter& parameter, size_t index, const Optimizer& optimizer,
+                           const Team& team) {
+  if (team.alone()) return parameter.master;
+  const bool parts = team.any(!parameter.has_whole_master(), "whole master");
+  if (!parts) return parameter.master;
+  Tensor whole = team.gather(parameter.master, optimizer.shards().counts(index), "whole master");
+  if (!team.leads()) whole = Tensor::empty({parameter.numel()}, parameter.master.dtype());
+  team.spread(whole, "whole master");
+  return whole;
+}
+
 inline TeamRun team_run(const TeamSetup& setup, const Team& team) {
   Decoder model(setup.model, setup.dtype, 3);
   const auto optimizer =
@@ -98,8 +110,11 @@ inline TeamRun team_run(const TeamSetup& setup, const Team& team) {
   TeamRun run;
   train_steps(model, *optimizer, setup, team, 0, setup.steps, run);
   for (const auto& parameter : model.parameters().all()) {
-    run.parameters.push_back(to_doubles(parameter->master));
+    run.parameters.push_back(
+        to_doubles(whole_master(*parameter, run.parameters.size(), *optimizer, team)));
     run.copies.push_back(to_doubles(parameter->variable.value()));
+    if (parameter->compute_copy().defined())
+      run.state_bytes += static_cast<int64_t>(parameter->master.bytes());
   }
   for (const StateTensor& state : optimizer->state())
     run.state_bytes += static_cast<int64_t>(state.tensor.bytes());
