@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Parallax against softmax attention at equal tokens, under Muon and AdamW, three seeds each, on the quickstart's
-# text, with two controls of softmax: as many parameters (a wider MLP) and as much arithmetic (more steps).
+# text, with two controls of softmax: as many parameters (a wider MLP) and as much arithmetic (more steps). Then what
+# the layers of one Parallax run per optimizer report: correction ratios and stable ranks.
 # Run scripts/quickstart.sh before. About 40 minutes on two cores.
 set -euo pipefail
 source "$(dirname "$0")/runs.sh"
@@ -26,4 +27,10 @@ for optimizer in muon adamw; do
     names=$(for seed in 1 2 3; do echo "$optimizer-$model-$seed"; done)
     echo "| $optimizer | $model | $(mean_range loss $names) | $(mean_range bits_per_byte $names) |"
   done
+done
+for optimizer in muon adamw; do
+  echo
+  echo "$optimizer, Parallax, seed 1:"
+  echo
+  "$longhand" eval "$out/$optimizer-parallax-1" --threads 1 | sed -n '/^layer/,/^all/p' | sed 's/^/    /'
 done

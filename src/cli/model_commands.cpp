@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -21,15 +22,41 @@ namespace lh {
 
 namespace {
 
-void print_density(const GateDensity& density) {
-  if (density.total().all == 0) return;
-  fmt::print("kv density     {:.4f} of the keys outside the window\n\n", density.total().share());
+void print_density(const MixerFigure& density) {
+  if (!density.seen()) return;
+  fmt::print("kv density     {:.4f} of the keys outside the window\n\n", density.total().value());
   fmt::print("layer: density per kv head\n");
-  for (const auto& [mixer, heads] : density.counts()) {
+  for (const auto& [mixer, heads] : density.mixers) {
     fmt::print("{}:", mixer);
-    for (const GateDensity::Count& head : heads) fmt::print(" {:.3f}", head.share());
+    for (const ReportedMean& head : heads) fmt::print(" {:.3f}", head.value());
     fmt::print("\n");
   }
+}
+
+/// A row per layer, a column per number, and all layers together in the last row.
+void print_mixers(const MixerReport& report) {
+  print_density(report.figure(kKvDensity));
+  std::map<std::string, std::map<std::string, double>, ByLayer> rows;
+  std::map<std::string, double> last;
+  for (const auto& [name, figure] : report.figures()) {
+    if (figure.by_head || !figure.seen()) continue;
+    last[name] = figure.total().value();
+    for (const auto& [mixer, means] : figure.mixers) rows[mixer][name] = means.front().value();
+  }
+  if (rows.empty()) return;
+  const size_t width = rows.rbegin()->first.size();
+  fmt::print("\n{:<{}}", "layer", width);
+  for (const auto& [name, value] : last) fmt::print("  {}", name);
+  const auto print_row = [&](const std::string& title, const std::map<std::string, double>& row) {
+    fmt::print("\n{:<{}}", title, width);
+    for (const auto& [name, value] : last) {
+      const auto own = row.find(name);
+      fmt::print("  {:>{}}", own == row.end() ? "-" : fmt::format("{:.4g}", own->second), name.size());
+    }
+  };
+  for (const auto& [mixer, row] : rows) print_row(mixer, row);
+  print_row("all", last);
+  fmt::print("\n");
 }
 
 void print_text_figures(const EvalResult& result) {
@@ -38,7 +65,7 @@ void print_text_figures(const EvalResult& result) {
   fmt::print("loss           {:.4f} nats per token\n", result.loss);
   fmt::print("perplexity     {:.3f}\n", result.perplexity());
   fmt::print("bits per byte  {:.4f}\n", result.bits_per_byte);
-  print_density(result.kv_density);
+  print_mixers(result.mixers);
   fmt::print("\ncontext        loss     targets\n");
   for (const auto& bucket : result.by_position)
     fmt::print("{:>6} to {:<6}{:.4f}   {}\n", bucket.begin, bucket.end - 1, bucket.loss,
@@ -110,7 +137,7 @@ int eval_command(const EvalArguments& arguments) {
   if (controlled) {
     const EvalResult learned = evaluation.run(gates);
     if (learned.stopped) return 128 + stop_signal();
-    control = GateControl::matching(control_kind(arguments.gate_control), learned.kv_density, 1);
+    control = GateControl::matching(control_kind(arguments.gate_control), learned.mixers.figure(kKvDensity), 1);
     gates.control = &control;
   }
   const EvalResult result = evaluation.run(gates);
@@ -120,7 +147,7 @@ int eval_command(const EvalArguments& arguments) {
   if (result.targets == 0) return 128 + stop_signal();
   fmt::print("checkpoint     {}\n", checkpoint);
   if (evaluation.data.text) print_text_figures(result);
-  else print_density(result.kv_density);
+  else print_mixers(result.mixers);
   for (const TaskResult& task : result.tasks) fmt::print("{}\n", task.line());
   return result.stopped ? 128 + stop_signal() : 0;
 }
@@ -138,12 +165,13 @@ int recipe_hybrid_command(const HybridArguments& arguments) {
   install_stop_signals();
   const EvalResult result = evaluation.run({});
   if (result.stopped) return 128 + stop_signal();
+  const MixerFigure& density = result.mixers.figure(kKvDensity);
   const Recipe hybrid =
-      hybrid_recipe(evaluation.loaded.recipe, result.kv_density, arguments.global_heads);
+      hybrid_recipe(evaluation.loaded.recipe, density, arguments.global_heads);
   double covered = 0, all = 0;
   int64_t rank = 0;
   fmt::print("rank  density  head\n");
-  for (const RankedHead& head : heads_by_density(result.kv_density)) {
+  for (const RankedHead& head : heads_by_density(density)) {
     const bool global = rank++ < arguments.global_heads;
     all += head.share;
     if (global) covered += head.share;
@@ -155,7 +183,7 @@ int recipe_hybrid_command(const HybridArguments& arguments) {
       fmt::format("# Made by longhand recipe hybrid: the {} densest of {} key/value heads of a model with "
                   "sp_kv layers\n# are global, the others local. The model's gates kept {:.4f} of the keys "
                   "outside the window, {:.4f}\n# of those in the global heads.\n{}",
-                  arguments.global_heads, rank, result.kv_density.total().share(),
+                  arguments.global_heads, rank, density.total().value(),
                   all > 0 ? covered / all : 0, dump_recipe(hybrid)));
   fmt::print("{}: {} of {} heads global; they hold {:.1f} % of the keys that were kept\n", arguments.out,
              arguments.global_heads, rank, all > 0 ? 100 * covered / all : 0);

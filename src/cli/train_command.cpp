@@ -48,9 +48,9 @@ int train_command(const TrainArguments& arguments) {
                              "({} tokens in {})",
                              step, result.loss, result.perplexity(), result.bits_per_byte,
                              result.targets, format_duration(result.seconds)));
-    if (const auto kept = result.kv_density.total(); kept.all > 0)
+    if (const MixerFigure& kept = result.mixers.figure(kKvDensity); kept.seen())
       print_line(progress, fmt::format("  gates keep {:.1f} % of the keys outside the window",
-                                       100 * kept.share()));
+                                       100 * kept.total().value()));
     for (const TaskResult& task : result.tasks)
       print_line(progress, fmt::format("eval at step {}: {}", step, task.line()));
   };

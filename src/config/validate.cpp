@@ -75,6 +75,12 @@ void check_mixer(const std::string& at, const MixerConfig& mixer, Rules& rules) 
        })
     rules.check(!changed || kind == owner, {at + "." + key, at},
                 fmt::format("belongs to kind {}, not to {}", owner, kind));
+  rules.check(!mixer.zero_probe || !mixer.uniform_weights, {at + ".zero_probe", at + ".uniform_weights", at},
+              "a probe of zeros begins as softmax attention, which uniform_weights leaves out; set one of them");
+  rules.check(mixer.context != "gather" || kind == "softmax" || kind == "sliding_window",
+              {at + ".context", at},
+              fmt::format("{} always trades heads among the processes of a sequence; expected auto or heads, got "
+                          "gather", kind));
 }
 
 void check_model(const ModelConfig& m, Rules& rules) {

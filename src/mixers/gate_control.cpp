@@ -9,27 +9,27 @@
 
 namespace lh {
 
-std::vector<RankedHead> heads_by_density(const GateDensity& density) {
+std::vector<RankedHead> heads_by_density(const MixerFigure& density) {
   std::vector<RankedHead> heads;
-  for (const auto& [mixer, counts] : density.counts())
-    for (size_t g = 0; g < counts.size(); ++g)
-      heads.push_back({mixer, static_cast<int64_t>(g), counts[g].share()});
+  for (const auto& [mixer, shares] : density.mixers)
+    for (size_t g = 0; g < shares.size(); ++g)
+      heads.push_back({mixer, static_cast<int64_t>(g), shares[g].value()});
   std::stable_sort(heads.begin(), heads.end(),
                    [](const RankedHead& a, const RankedHead& b) { return a.share > b.share; });
   return heads;
 }
 
-GateControl GateControl::matching(Kind kind, const GateDensity& density, uint64_t seed) {
+GateControl GateControl::matching(Kind kind, const MixerFigure& density, uint64_t seed) {
   GateControl control{kind, seed};
-  for (const auto& [mixer, counts] : density.counts()) {
+  for (const auto& [mixer, learned] : density.mixers) {
     std::vector<double>& shares = control.shares[mixer];
-    for (const GateDensity::Count& count : counts)
-      shares.push_back(kind == Kind::kConstant ? 0 : count.share());
+    for (const ReportedMean& share : learned)
+      shares.push_back(kind == Kind::kConstant ? 0 : share.value());
   }
   if (kind != Kind::kConstant) return control;
   const std::vector<RankedHead> heads = heads_by_density(density);
   const auto open =
-      std::llround(density.total().share() * static_cast<double>(heads.size()));
+      std::llround(density.total().value() * static_cast<double>(heads.size()));
   for (int64_t i = 0; i < open; ++i) {
     const RankedHead& head = heads[static_cast<size_t>(i)];
     control.shares[head.mixer][static_cast<size_t>(head.head)] = 1;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "backend/attention.h"
-#include "mixers/gate_phase.h"
+#include "mixers/mixer_report.h"
 
 namespace lh {
 
@@ -25,7 +25,7 @@ struct GateControl {
   std::map<std::string, std::vector<double>> shares = {};
 
   /// From the density of learned gates. kConstant opens as many heads as come nearest to it.
-  static GateControl matching(Kind kind, const GateDensity& density, uint64_t seed);
+  static GateControl matching(Kind kind, const MixerFigure& density, uint64_t seed);
 
   /// Replaces a mixer's gates, [rows, kv_heads] bits, of keys that some query has outside its window.
   void apply(const std::string& mixer, std::span<const AttentionSegment> documents, int64_t window,
@@ -39,6 +39,6 @@ struct RankedHead {
   double share = 0;
 };
 /// All heads, densest first, equal ones in the order of layers.
-std::vector<RankedHead> heads_by_density(const GateDensity& density);
+std::vector<RankedHead> heads_by_density(const MixerFigure& density);
 
 }  // namespace lh

@@ -1,7 +1,9 @@
 #include "mixers/lla.h"
 
 #include "mixers/cached_attention.h"
+#include "mixers/correction.h"
 #include "mixers/mix_heads.h"
+#include "ops/attention.h"
 
 namespace lh {
 
@@ -15,9 +17,15 @@ LlaMixer::LlaMixer(const MixerContext& context)
 
 Variable LlaMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   const auto [q, k, v] = projections_.project(x, layout);
-  const auto mix = [this](const std::vector<Variable>& heads,
-                          std::shared_ptr<const AttentionPlan> plan) {
-    return lla_attention(heads[0], heads[1], heads[2], std::move(plan), options_);
+  const auto mix = [this, report = layout.report()](const std::vector<Variable>& heads,
+                                                    std::shared_ptr<const AttentionPlan> plan) {
+    const Variable out = lla_attention(heads[0], heads[1], heads[2], plan, options_);
+    if (report != nullptr) {
+      const GradMode off(false);
+      report_correction(*report, prefix_, out.value(),
+                        attention(heads[0], heads[1], heads[2], plan).value());
+    }
+    return out;
   };
   return projections_.output(
       mix_heads({q, k, v}, layout, mask_, projections_.scale(), prefix_, mix), x);
@@ -41,6 +49,10 @@ Variable LlaMixer::forward_cached(const Variable& x, const SequenceLayout& rows,
   return projections_.output(Variable(attend_cached(heads.k.value(), heads.v.value(), mask_,
                                                     projections_.scale(), past, attend)),
                              x);
+}
+
+void LlaMixer::describe(MixerReport& report) const {
+  correction_ratio(report, prefix_);
 }
 
 MixerFlops LlaMixer::flops(const SequenceLayout& layout) const {

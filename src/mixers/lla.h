@@ -14,6 +14,7 @@ class LlaMixer final : public TokenMixer {
   std::unique_ptr<MixerCache> make_cache(int64_t max_tokens) const override;
   Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                           MixerCache& cache) const override;
+  void describe(MixerReport& report) const override;
   MixerFlops flops(const SequenceLayout& layout) const override;
   /// Covariances merge across shards like sums of weights, but keys and values of a whole head are
   /// simpler to gather.

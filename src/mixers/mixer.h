@@ -54,6 +54,9 @@ class TokenMixer {
   /// (CUDA graphs). False: the steps of a model with this mixer are launched kernel by kernel.
   virtual bool is_recordable() const { return false; }
 
+  /// Opens in `report` the numbers that forward() adds to when the layout has one, and adds those of the weights.
+  virtual void describe(MixerReport&) const {}
+
   virtual MixerFlops flops(const SequenceLayout& layout) const = 0;
   virtual ContextParallelClass context_parallel_class() const = 0;
 };

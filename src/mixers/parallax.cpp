@@ -1,6 +1,9 @@
 #include "mixers/parallax.h"
 
+#include "backend/elementwise.h"
+#include "backend/reduce.h"
 #include "mixers/cached_attention.h"
+#include "mixers/correction.h"
 #include "mixers/mix_heads.h"
 #include "nn/stable_rank.h"
 #include "ops/elementwise.h"
@@ -8,6 +11,12 @@
 #include "ops/rope.h"
 
 namespace lh {
+namespace {
+
+constexpr const char* kProbeNorm = "probe_norm";
+constexpr const char* kProbeGate = "probe_gate";
+
+}  // namespace
 
 ParallaxMixer::ParallaxMixer(const MixerContext& context)
     : projections_(context, !context.config.uniform_weights),
@@ -17,10 +26,8 @@ ParallaxMixer::ParallaxMixer(const MixerContext& context)
       r_(context.store, context.prefix + ".r_proj", context.model.hidden_size,
          projections_.heads() * projections_.head_dim(), context.model.qkv_bias,
          context.config.zero_probe && !context.model.qk_norm ? 0 : context.model.init_std),
-      r_weight_(context.store.find(context.prefix + ".r_proj.weight")),
-      prefix_(context.prefix),
-      dtype_(context.store.compute_dtype()),
-      device_(context.store.device()) {
+      store_(context.store),
+      prefix_(context.prefix) {
   if (context.model.qk_norm)
     r_norm_.emplace(context.store, context.prefix + ".r_norm", projections_.head_dim(),
                     context.model.rms_norm_eps, context.config.zero_probe ? 0 : 1);
@@ -35,16 +42,40 @@ Variable ParallaxMixer::probe(const Variable& x, const SequenceLayout& layout) c
   Variable r = reshape(r_(x), shape);
   if (r_norm_) r = (*r_norm_)(r);
   // After the norm, which would undo it.
-  if (r_gate_) r = sigmoid_gate(r, reshape((*r_gate_)(x), shape));
+  if (r_gate_) {
+    const Variable gate = reshape((*r_gate_)(x), shape);
+    if (layout.report() != nullptr) report_gate(*layout.report(), gate.value());
+    r = sigmoid_gate(r, gate);
+  }
   if (rope_ != nullptr) r = rope(r, rope_->table(layout.longest()), layout.positions());
   return r;
 }
 
+void ParallaxMixer::report_gate(MixerReport& report, const Tensor& logits) const {
+  Tensor ones = Tensor::empty_like(logits), open = Tensor::empty_like(logits);
+  Tensor total = Tensor::zeros({1}, DType::kF64, logits.device());
+  LH_DISPATCH(logits.device(), "mixer report", fill(ones, 1));
+  LH_DISPATCH(logits.device(), "mixer report", sigmoid_gate_forward(ones, logits, open));
+  LH_DISPATCH(logits.device(), "mixer report", sum(open, total, false));
+  ReportedMean& gate = report.mean(kProbeGate, prefix_);
+  gate.sum += total.to(kCpuDevice).item();
+  gate.weight += static_cast<double>(logits.numel());
+}
+
 Variable ParallaxMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   const auto [q, k, v] = projections_.project(x, layout);
-  const auto mix = [this](const std::vector<Variable>& heads,
-                          std::shared_ptr<const AttentionPlan> plan) {
-    return parallax_attention(heads[0], heads[1], heads[2], heads[3], std::move(plan)).out;
+  const auto mix = [this, report = layout.report()](const std::vector<Variable>& heads,
+                                                    std::shared_ptr<const AttentionPlan> plan) {
+    const Variable& r = heads[1];
+    const auto [out, result] =
+        parallax_attention(heads[0], r, heads[2], heads[3], std::move(plan));
+    if (report != nullptr) {
+      report_correction(*report, prefix_, result.out, result.intercept);
+      ReportedMean& norm = report->root_mean_square(kProbeNorm, prefix_);
+      norm.sum += squares_of(r.value());
+      norm.weight += static_cast<double>(r.size(0) * r.size(1));
+    }
+    return out;
   };
   return projections_.output(mix_heads({q, probe(x, layout), k, v}, layout, mask_,
                                        projections_.scale(), prefix_, mix),
@@ -53,7 +84,8 @@ Variable ParallaxMixer::forward(const Variable& x, const SequenceLayout& layout)
 
 std::unique_ptr<MixerCache> ParallaxMixer::make_cache(int64_t max_tokens) const {
   return std::make_unique<KeyValueCache>(cache_rows(mask_, max_tokens), projections_.kv_heads(),
-                                         projections_.head_dim(), dtype_, device_);
+                                         projections_.head_dim(), store_.compute_dtype(),
+                                         store_.device());
 }
 
 Variable ParallaxMixer::forward_cached(const Variable& x, const SequenceLayout& rows,
@@ -82,16 +114,17 @@ MixerFlops ParallaxMixer::flops(const SequenceLayout& layout) const {
           2};
 }
 
-ParallaxDiagnostics ParallaxMixer::diagnose(const Variable& x, const SequenceLayout& layout) const {
-  const GradMode off(false);
-  const auto [q, k, v] = projections_.project(x, layout);
-  const Variable r = probe(x, layout);
-  const auto plan = layout.plan(mask_, projections_.scale());
-  return parallax_diagnostics(parallax_attention(q, r, k, v, plan).result, r.value());
-}
-
-double ParallaxMixer::probe_stable_rank() const {
-  return stable_rank(r_weight_->master);
+void ParallaxMixer::describe(MixerReport& report) const {
+  correction_ratio(report, prefix_);
+  report.root_mean_square(kProbeNorm, prefix_);
+  if (r_gate_) report.mean(kProbeGate, prefix_);
+  for (const auto& [name, projection] :
+       {std::pair{"probe", ".r_proj"}, {"query", ".q_proj"}, {"key", ".k_proj"}})
+    if (const Parameter* weight = store_.find(prefix_ + projection + ".weight")) {
+      ReportedMean& rank = report.mean(fmt::format("{}_stable_rank", name), prefix_);
+      rank.sum += stable_rank(weight->master);
+      ++rank.weight;
+    }
 }
 
 }  // namespace lh

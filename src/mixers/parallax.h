@@ -17,18 +17,17 @@ class ParallaxMixer final : public TokenMixer {
   std::unique_ptr<MixerCache> make_cache(int64_t max_tokens) const override;
   Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                           MixerCache& cache) const override;
+  /// How large the correction and the probe are, how open its gate is, and the stable ranks (nn/stable_rank.h) of
+  /// the projections that weigh keys.
+  void describe(MixerReport& report) const override;
   MixerFlops flops(const SequenceLayout& layout) const override;
   bool is_recordable() const override { return projections_.is_recordable(); }
   ContextParallelClass context_parallel_class() const override {
     return mask_.window > 0 ? ContextParallelClass::kHalo : ContextParallelClass::kLogSumExp;
   }
 
-  /// What the second channel does to these rows.
-  ParallaxDiagnostics diagnose(const Variable& x, const SequenceLayout& layout) const;
-  /// Stable rank of the probe's projection (nn/stable_rank.h).
-  double probe_stable_rank() const;
-
  private:
+  void report_gate(MixerReport& report, const Tensor& logits) const;
   Variable probe(const Variable& x, const SequenceLayout& layout) const;  // [N, H, d]
 
   AttentionProjections projections_;
@@ -38,10 +37,8 @@ class ParallaxMixer final : public TokenMixer {
   std::optional<RmsNorm> r_norm_;
   std::optional<Linear> r_gate_;
   std::shared_ptr<const RopeTable> rope_;  // nullptr: the probe is not rotated
-  const Parameter* r_weight_;
+  const ParameterStore& store_;
   std::string prefix_;
-  DType dtype_;
-  Device device_;
 };
 
 }  // namespace lh

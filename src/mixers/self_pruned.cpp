@@ -126,20 +126,20 @@ void SelfPrunedMixer::report_density(const Variable& x, const SequenceLayout& la
   hard.mode = GateMode::kHard;
   const std::vector<uint8_t> bits = kept(gates(x, layout, hard).value());
   const int64_t kv_heads = projections_.kv_heads();
-  auto& counts = layout.gates().density->of(prefix_, kv_heads);
+  auto& shares = layout.report()->means(kKvDensity, prefix_, kv_heads);
   const std::vector<int64_t> after = rows_after(layout);
   for (size_t row = 0; row < after.size(); ++row) {
     if (after[row] < mask_.bias_window) continue;  // no query ever has the key outside its window
     for (int64_t g = 0; g < kv_heads; ++g) {
-      GateDensity::Count& count = counts[static_cast<size_t>(g)];
-      count.kept += bits[row * static_cast<size_t>(kv_heads) + static_cast<size_t>(g)];
-      ++count.all;
+      ReportedMean& share = shares[static_cast<size_t>(g)];
+      share.sum += bits[row * static_cast<size_t>(kv_heads) + static_cast<size_t>(g)];
+      ++share.weight;
     }
   }
 }
 
 Variable SelfPrunedMixer::forward(const Variable& x, const SequenceLayout& layout) const {
-  if (layout.gates().density != nullptr) report_density(x, layout);
+  if (layout.report() != nullptr) report_density(x, layout);
   const auto [q, k, v] = projections_.project(x, layout);
   // A gate is a head of size 1 where processes trade rows for heads.
   const Variable gate = reshape(gates(x, layout, layout.gates()), {-1, projections_.kv_heads(), 1});
@@ -238,6 +238,10 @@ Tensor SelfPrunedMixer::attend_after(const SelfPrunedCache& past, const Tensor& 
     move(mixed.value().slice(0, g * count, (g + 1) * count),
          out.slice(1, g * group, (g + 1) * group));
   return out;
+}
+
+void SelfPrunedMixer::describe(MixerReport& report) const {
+  report.means(kKvDensity, prefix_, projections_.kv_heads());
 }
 
 MixerFlops SelfPrunedMixer::flops(const SequenceLayout& layout) const {

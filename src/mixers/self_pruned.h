@@ -30,6 +30,7 @@ class SelfPrunedMixer final : public TokenMixer {
   Variable forward_cached(const Variable& x, const SequenceLayout& rows,
                           MixerCache& cache) const override;
   /// Of all causal pairs: what the gates close depends on the data.
+  void describe(MixerReport& report) const override;
   MixerFlops flops(const SequenceLayout& layout) const override;
   ContextParallelClass context_parallel_class() const override {
     return ContextParallelClass::kLogSumExp;

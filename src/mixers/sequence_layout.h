@@ -7,12 +7,13 @@
 
 #include "backend/attention.h"
 #include "mixers/gate_phase.h"
+#include "mixers/mixer_report.h"
 #include "parallel/context_layout.h"
 #include "tensor/tensor.h"
 
 namespace lh {
 
-/// Copies share one layout; gates are each copy's own.
+/// Copies share one layout; gates and report are each copy's own.
 class SequenceLayout {
  public:
   /// Packed documents: segment s is rows [offsets[s], offsets[s + 1]), positions from 0 in each.
@@ -46,6 +47,10 @@ class SequenceLayout {
   const GatePhase& gates() const { return gates_; }
   void set_gates(const GatePhase& gates) { gates_ = gates; }
 
+  /// Where forward() of a mixer adds what it reports; nullptr: nobody asks. Not owned.
+  MixerReport* report() const { return report_; }
+  void set_report(MixerReport* report) { report_ = report; }
+
  private:
   struct Contents {
     Tensor positions;
@@ -57,6 +62,7 @@ class SequenceLayout {
   };
   std::shared_ptr<Contents> contents_ = std::make_shared<Contents>();
   GatePhase gates_;
+  MixerReport* report_ = nullptr;
 };
 
 }  // namespace lh

@@ -131,6 +131,10 @@ bool Decoder::is_recordable() const {
                      [](const Block& block) { return block.mixer().is_recordable(); });
 }
 
+void Decoder::describe(MixerReport& report) const {
+  for (const Block& block : blocks_) block.mixer().describe(report);
+}
+
 double Decoder::forward_flops(const SequenceLayout& layout) const {
   double weights = static_cast<double>(config_.vocab_size * config_.hidden_size);  // the head
   for (const auto& parameter : store_.all())

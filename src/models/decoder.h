@@ -61,6 +61,9 @@ class Decoder {
   /// Feeds tokens [n] after those in the cache and returns logits [vocab] (f32 or f64) for the next.
   Tensor next_logits(const Tensor& tokens, DecoderCache& cache) const;
 
+  /// TokenMixer::describe() of all layers: what an evaluation's report begins with.
+  void describe(MixerReport& report) const;
+
   /// Forward arithmetic of a step (multiply-adds counted twice), head included, embeddings not.
   double forward_flops(const SequenceLayout& layout) const;
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "autograd/variable.h"
 #include "backend/parallax.h"
@@ -19,12 +18,5 @@ struct ParallaxAttention {
 /// the covariance of values and keys times r (backend/parallax.h).
 ParallaxAttention parallax_attention(const Variable& q, const Variable& r, const Variable& k,
                                      const Variable& v, std::shared_ptr<const AttentionPlan> plan);
-
-/// How much the second channel does, per head; root mean squares over all rows.
-struct ParallaxDiagnostics {
-  std::vector<double> correction_ratio;  // |out - intercept| / |intercept|
-  std::vector<double> probe_norm;        // |r|
-};
-ParallaxDiagnostics parallax_diagnostics(const ParallaxResult& result, const Tensor& r);
 
 }  // namespace lh

@@ -15,24 +15,15 @@ namespace lh {
 
 namespace {
 
-/// Counts become those of all processes: one that saw no batch has none of its own.
-void sum_over_team(GateDensity& density, const Decoder& model, const Team& team) {
-  const ModelConfig& config = model.config();
-  std::vector<GateDensity::Count*> counts;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer)
-    if (config.mixer_of_layer(layer).kind == "sp_kv")
-      for (auto& head : density.of(mixer_prefix(layer), config.resolved_num_kv_heads()))
-        counts.push_back(&head);
-  if (counts.empty()) return;
-  Tensor numbers = Tensor::empty({static_cast<int64_t>(2 * counts.size())}, DType::kF64);
+/// Every process has opened the same numbers, also one that saw no batch.
+void sum_over_team(MixerReport& report, const Team& team) {
+  const std::vector<double*> sums = report.sums();
+  if (sums.empty()) return;
+  Tensor numbers = Tensor::empty({static_cast<int64_t>(sums.size())}, DType::kF64);
   double* at = numbers.data<double>();
-  for (size_t i = 0; i < counts.size(); ++i) {
-    at[2 * i] = static_cast<double>(counts[i]->kept);
-    at[2 * i + 1] = static_cast<double>(counts[i]->all);
-  }
-  team.sum(numbers, "gate density");
-  for (size_t i = 0; i < counts.size(); ++i)
-    *counts[i] = {std::llround(at[2 * i]), std::llround(at[2 * i + 1])};
+  for (size_t i = 0; i < sums.size(); ++i) at[i] = *sums[i];
+  team.sum(numbers, "mixer report");
+  for (size_t i = 0; i < sums.size(); ++i) *sums[i] = at[i];
 }
 
 }  // namespace
@@ -53,6 +44,7 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
   std::array<int64_t, kBuckets> counts{};
   double total = 0, bytes = 0;
   EvalResult result;
+  model.describe(result.mixers);
   int64_t part = 0;
   for (int64_t first = 0; first < batches.sequences(); first += sequences, ++part) {
     const bool told = stop && stop();
@@ -67,9 +59,8 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
         batches.make_batch(first, std::min(sequences, batches.sequences() - first));
     BatchTensors tensors = shared ? team->tensors(batch, model.device())
                                   : BatchTensors::from(batch, model.device());
-    GatePhase phase = gates;
-    phase.density = &result.kv_density;
-    tensors.layout.set_gates(phase);
+    tensors.layout.set_gates(gates);
+    tensors.layout.set_report(&result.mixers);
     const Batch mine = shared ? team->rows(batch) : Batch();
     const Batch& rows = shared ? mine : batch;
     const Tensor losses =
@@ -102,7 +93,7 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
     total = at[2 * kBuckets];
     bytes = at[2 * kBuckets + 1];
     result.targets = std::llround(at[2 * kBuckets + 2]);
-    sum_over_team(result.kv_density, model, *team);
+    sum_over_team(result.mixers, *team);
   }
   result.seconds = timer.seconds();
   if (result.targets == 0) {
@@ -134,14 +125,14 @@ EvalResult evaluate(const Decoder& model, const ValidData& data, int64_t sequenc
   if (data.text) result = evaluate(model, *data.text, sequences, stop, progress, team, gates);
   double loss = 0;
   int64_t targets = 0;
-  GatePhase task_gates = gates;
-  if (!data.text) task_gates.density = &result.kv_density;
+  MixerReport* report = data.text ? nullptr : &result.mixers;
+  if (report != nullptr) model.describe(*report);
   for (const TaskBatches& batches : data.tasks) {
     if (result.stopped) break;
     // Small, so every process of a team makes all of it; a signal waits until then.
     const auto task =
         evaluate_task(model, batches, sequences, shared ? std::function<bool()>() : stop, progress,
-                      task_gates);
+                      gates, report);
     if (!task) {
       result.stopped = true;
       break;

@@ -55,8 +55,8 @@ struct EvalResult {
   };
   std::vector<Bucket> by_position;
 
-  /// Of self-pruning mixers, by hard gates; on the text, or on the tasks where there is none.
-  GateDensity kv_density;
+  /// What mixers say of themselves (TokenMixer::describe()); on the text, or on the tasks where there is none.
+  MixerReport mixers;
 
   std::vector<TaskResult> tasks;
 };

@@ -26,9 +26,11 @@ Score score(std::span<const float> logits, int32_t target) {
 }
 
 /// Of the rows that have a target, in order. Logits exist for a few thousand rows at a time.
-std::vector<Score> answer_scores(const Decoder& model, const Batch& batch, const GatePhase& gates) {
+std::vector<Score> answer_scores(const Decoder& model, const Batch& batch, const GatePhase& gates,
+                                 MixerReport* report) {
   BatchTensors tensors = BatchTensors::from(batch, model.device());
   tensors.layout.set_gates(gates);
+  tensors.layout.set_report(report);
   const Variable hidden = model.forward(tensors.tokens, tensors.layout);
   std::vector<int32_t> rows;
   for (size_t i = 0; i < batch.targets.size(); ++i)
@@ -64,7 +66,7 @@ std::string TaskResult::line() const {
 std::optional<TaskResult> evaluate_task(const Decoder& model, const TaskBatches& batches,
                                         int64_t sequences, const std::function<bool()>& stop,
                                         const std::function<void(double)>& progress,
-                                        const GatePhase& gates) {
+                                        const GatePhase& gates, MixerReport* report) {
   const GradMode off(false);
   const int64_t answers = batches.task().shape().answers;
   double loss = 0;
@@ -72,7 +74,8 @@ std::optional<TaskResult> evaluate_task(const Decoder& model, const TaskBatches&
   for (int64_t first = 0; first < batches.sequences(); first += sequences) {
     if (stop && stop()) return std::nullopt;
     const std::vector<Score> scores = answer_scores(
-        model, batches.make_batch(first, std::min(sequences, batches.sequences() - first)), gates);
+        model, batches.make_batch(first, std::min(sequences, batches.sequences() - first)), gates,
+        report);
     for (auto example = scores.begin(); example != scores.end(); example += answers) {
       const int64_t hits = std::count_if(example, example + answers,
                                          [](const Score& one) { return one.right; });

@@ -8,10 +8,12 @@
 
 namespace lh {
 
-/// Every example of `batches`, `sequences` sequences at a time; nullopt when `stop` said so.
+/// Every example of `batches`, `sequences` sequences at a time; nullopt when `stop` said so. Mixers add to `report`
+/// when there is one.
 std::optional<TaskResult> evaluate_task(const Decoder& model, const TaskBatches& batches,
                                         int64_t sequences, const std::function<bool()>& stop,
                                         const std::function<void(double)>& progress,
-                                        const GatePhase& gates = {});
+                                        const GatePhase& gates = {},
+                                        MixerReport* report = nullptr);
 
 }  // namespace lh

@@ -10,7 +10,7 @@
 
 namespace lh {
 
-Recipe hybrid_recipe(const Recipe& recipe, const GateDensity& density, int64_t global_heads) {
+Recipe hybrid_recipe(const Recipe& recipe, const MixerFigure& density, int64_t global_heads) {
   const std::vector<RankedHead> ranked = heads_by_density(density);
   const auto total = static_cast<int64_t>(ranked.size());
   if (total == 0) fail<ConfigError>("a hybrid is made from a model with sp_kv layers; this one has none");

@@ -12,6 +12,6 @@ namespace lh {
 /// the other ones their window alone: layers become softmax, sliding_window, or sp_kv with
 /// global_kv_heads. What belonged to the predictor (schedule.gates, its parameter groups) is gone.
 /// ConfigError when it has no such layer, or not so many heads.
-Recipe hybrid_recipe(const Recipe& recipe, const GateDensity& density, int64_t global_heads);
+Recipe hybrid_recipe(const Recipe& recipe, const MixerFigure& density, int64_t global_heads);
 
 }  // namespace lh

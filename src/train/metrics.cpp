@@ -72,11 +72,15 @@ void MetricsFile::write(int64_t step, const EvalResult& result) {
                                 {"bits_per_byte", result.bits_per_byte},
                                 {"targets", result.targets},
                                 {"by_position", buckets}};
-  if (result.kv_density.total().all > 0) {
-    record["kv_density"] = result.kv_density.total().share();
-    for (const auto& [mixer, heads] : result.kv_density.counts())
-      for (const GateDensity::Count& head : heads)
-        record["kv_density_by_head"][mixer].push_back(head.share());
+  for (const auto& [name, figure] : result.mixers.figures()) {
+    if (!figure.seen()) continue;
+    record[name] = figure.total().value();
+    auto& parts = record[name + (figure.by_head ? "_by_head" : "_by_layer")];
+    for (const auto& [mixer, means] : figure.mixers) {
+      if (!figure.by_head) parts[mixer] = means.front().value();
+      else
+        for (const ReportedMean& mean : means) parts[mixer].push_back(mean.value());
+    }
   }
   for (const TaskResult& task : result.tasks)
     record["tasks"].push_back({{"task", task.kind},

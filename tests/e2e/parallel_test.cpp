@@ -82,18 +82,49 @@ TEST_CASE("every mesh of processes trains and evaluates as one process does") {
   }
 }
 
+/// A number of each evaluation.
+std::vector<double> reported(const Workspace& w, const std::string& name, const std::string& key) {
+  std::vector<double> values;
+  std::istringstream lines(read_file(w.root / name / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);)
+    if (const auto record = nlohmann::json::parse(line); record.contains(key))
+      values.push_back(record.at(key));
+  return values;
+}
+
+TEST_CASE("processes that share a run report of its mixers what one process reports") {
+  const Workspace w;
+  const auto parallax = with(kShort, {"--set", "model.mixers.full={kind: parallax, probe_gate: true}"});
+  REQUIRE(w.run(w.train("alone", parallax)).code == 0);
+  for (const char* context : {"1", "2"}) {
+    const std::string name = fmt::format("context{}", context);
+    const Outcome o = w.run(together(
+        2, with(w.train(name, parallax), {"--set", fmt::format("parallel.context={}", context)})));
+    INFO(o.output);
+    REQUIRE(o.code == 0);
+    for (const char* key : {"correction_ratio", "probe_norm", "probe_gate", "probe_stable_rank",
+                            "query_stable_rank", "key_stable_rank"}) {
+      CAPTURE(key);
+      const std::vector<double> got = reported(w, name, key), want = reported(w, "alone", key);
+      REQUIRE(want.size() == 2);
+      REQUIRE(got.size() == 2);
+      for (size_t i = 0; i < got.size(); ++i) {
+        CHECK(want[i] > 0);
+        CHECK(got[i] == doctest::Approx(want[i]).epsilon(1e-5));  // f32, sums in another order
+      }
+    }
+  }
+  const Outcome o = w.run({"eval", (w.root / "alone").string()});
+  INFO(o.output);
+  CHECK(o.code == 0);
+  CHECK(o.output.find("correction_ratio  key_stable_rank  probe_gate  probe_norm") != std::string::npos);
+}
+
 TEST_CASE("processes that share a run count the keys that gates keep together") {
   const Workspace w;
   // The threshold is near the first utilities, so that some keys are kept and some are not.
   const auto pruned = with(kShort, {"--set", "model.mixers.full={kind: sp_kv, window: 16, threshold: 0.9933}"});
-  const auto density = [&](const std::string& name) {
-    std::vector<double> shares;
-    std::istringstream lines(read_file(w.root / name / "metrics.jsonl"));
-    for (std::string line; std::getline(lines, line);)
-      if (const auto record = nlohmann::json::parse(line); record.contains("kv_density"))
-        shares.push_back(record.at("kv_density"));
-    return shares;
-  };
+  const auto density = [&](const std::string& name) { return reported(w, name, "kv_density"); };
   REQUIRE(w.run(w.train("alone", pruned)).code == 0);
   const std::vector<double> want = density("alone");
   REQUIRE(want.size() == 2);

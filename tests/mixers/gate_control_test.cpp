@@ -38,15 +38,16 @@ int64_t kept(const std::vector<uint8_t>& bits, const AttentionSegment& document,
   return sum;
 }
 
-GateDensity density_of(const std::vector<uint8_t>& bits) {
-  GateDensity density;
-  auto& counts = density.of("m", kHeads);
+MixerFigure density_of(const std::vector<uint8_t>& bits) {
+  MixerReport report;
+  auto& shares = report.means("kv_density", "m", kHeads);
   for (const AttentionSegment& document : documents())
     for (int64_t g = 0; g < kHeads; ++g) {
-      counts[static_cast<size_t>(g)].kept += kept(bits, document, g);
-      counts[static_cast<size_t>(g)].all += std::max<int64_t>(0, document.key_length - kWindow);
+      shares[static_cast<size_t>(g)].sum += static_cast<double>(kept(bits, document, g));
+      shares[static_cast<size_t>(g)].weight +=
+          static_cast<double>(std::max<int64_t>(0, document.key_length - kWindow));
     }
-  return density;
+  return report.figure("kv_density");
 }
 
 std::vector<uint8_t> controlled(Kind kind, uint64_t seed = 1) {
@@ -74,18 +75,18 @@ TEST_CASE("shuffled gates keep as many keys of every head and document, but othe
 TEST_CASE("random gates keep a head's share") {
   const auto before = learned(), after = controlled(Kind::kRandom);
   for (int64_t g = 0; g < kHeads; ++g) {
-    const double share = density_of(before).counts().at("m")[static_cast<size_t>(g)].share();
-    const double got = density_of(after).counts().at("m")[static_cast<size_t>(g)].share();
+    const double share = density_of(before).mixers.at("m")[static_cast<size_t>(g)].value();
+    const double got = density_of(after).mixers.at("m")[static_cast<size_t>(g)].value();
     CHECK(std::abs(got - share) < 4 * std::sqrt(share * (1 - share) / 3000));
   }
 }
 
 TEST_CASE("constant gates open the densest heads, as many as come nearest to the density") {
   const auto after = controlled(Kind::kConstant);  // half of three heads: 1.5, so two
-  const auto counts = density_of(after).counts().at("m");
-  CHECK(counts[0].share() == 0);
-  CHECK(counts[1].share() == 1);
-  CHECK(counts[2].share() == 1);
+  const auto counts = density_of(after).mixers.at("m");
+  CHECK(counts[0].value() == 0);
+  CHECK(counts[1].value() == 1);
+  CHECK(counts[2].value() == 1);
 }
 
 TEST_CASE("keys that no query has outside its window keep their gates") {
@@ -103,19 +104,19 @@ TEST_CASE("keys that no query has outside its window keep their gates") {
 }
 
 TEST_CASE("heads are ranked by density over all layers, equal ones in the order of layers") {
-  GateDensity density;
-  density.of("a", 2) = {{1, 10}, {5, 10}};
-  density.of("b", 2) = {{9, 10}, {1, 10}};
+  MixerFigure density;
+  density.mixers["layers.9"] = {{1, 10}, {5, 10}};
+  density.mixers["layers.10"] = {{9, 10}, {1, 10}};
   const auto heads = heads_by_density(density);
   REQUIRE(heads.size() == 4);
   const auto is = [&](size_t i, const char* mixer, int64_t head) {
     CHECK(heads[i].mixer == mixer);
     CHECK(heads[i].head == head);
   };
-  is(0, "b", 0);
-  is(1, "a", 1);
-  is(2, "a", 0);
-  is(3, "b", 1);
+  is(0, "layers.10", 0);
+  is(1, "layers.9", 1);
+  is(2, "layers.9", 0);
+  is(3, "layers.10", 1);
 }
 
 }  // namespace

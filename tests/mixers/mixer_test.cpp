@@ -4,8 +4,7 @@
 
 #include <doctest/doctest.h>
 
-#include "mixers/parallax.h"
-
+#include "nn/stable_rank.h"
 #include "support/gradcheck.h"
 
 namespace {
@@ -299,26 +298,83 @@ TEST_CASE("parallax with a probe of zeros begins as softmax attention and learns
   }
 }
 
-TEST_CASE("parallax reports how large the correction and the probe are") {
-  const Fixture f({.kind = "parallax"});
-  const auto& mixer = dynamic_cast<const ParallaxMixer&>(*f.mixer);
-  const Tensor x = random_tensor({30, 12}, DType::kF64, 4);
-  const auto layout = SequenceLayout::packed(std::vector<int64_t>{0, 30});
-  const ParallaxDiagnostics found = mixer.diagnose(Variable(x), layout);
-  CHECK(found.correction_ratio.size() == 4);
-  const auto values = to_doubles(x);
-  for (size_t h = 0; h < 4; ++h) {
-    CHECK(found.correction_ratio[h] > 0.01);
-    double squares = 0;  // rotation keeps the norm
-    for (size_t r = 0; r < 30; ++r) {
-      const auto probe = project(f.weight("r_proj.weight"), {}, &values[r * 12], 12);
-      for (size_t i = 0; i < 6; ++i) squares += probe[h * 6 + i] * probe[h * 6 + i];
-    }
-    CHECK(found.probe_norm[h] == doctest::Approx(std::sqrt(squares / 30)));
+/// What the heads give, [rows, 24], through output projections that choose one half of the channels and the other.
+std::vector<double> head_outputs(const Fixture& f, const Tensor& x, const SequenceLayout& layout) {
+  std::vector<double> outputs(static_cast<size_t>(x.size(0) * 24));
+  for (const size_t half : {0, 1}) {
+    auto weight = f.store.find("m.o_proj.weight")->master.span<double>();
+    for (size_t i = 0; i < 12; ++i)
+      for (size_t j = 0; j < 24; ++j) weight[i * 24 + j] = j == half * 12 + i ? 1 : 0;
+    const auto part = to_doubles(f.mixer->forward(Variable(x), layout).value());
+    for (size_t i = 0; i < part.size(); ++i) outputs[i / 12 * 24 + half * 12 + i % 12] = part[i];
   }
-  const double rank = mixer.probe_stable_rank();
-  CHECK(rank > 1);
-  CHECK(rank <= 12);
+  return outputs;
+}
+
+TEST_CASE("mixers that correct softmax attention report by how much, over all they saw") {
+  for (const auto& [config, plain] :
+       {std::pair{MixerConfig{.kind = "parallax"}, MixerConfig{.kind = "softmax"}},
+        {{.kind = "parallax", .window = 4, .sinks = 3},
+         {.kind = "sliding_window", .window = 4, .sinks = 3}},
+        {{.kind = "lla", .ridge = 0.5}, {.kind = "softmax"}}}) {
+    const Fixture f(config), softmax(plain);  // parameters of one name are equal
+    MixerReport report;
+    f.mixer->describe(report);
+    CHECK(!report.figure("correction_ratio").seen());
+    double corrections = 0, squares = 0;
+    for (const int64_t rows : {30, 11}) {
+      const Tensor x = random_tensor({rows, 12}, DType::kF64, static_cast<uint64_t>(rows));
+      SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 7, rows});
+      const auto out = head_outputs(f, x, layout), without = head_outputs(softmax, x, layout);
+      for (size_t i = 0; i < out.size(); ++i) {
+        corrections += (out[i] - without[i]) * (out[i] - without[i]);
+        squares += without[i] * without[i];
+      }
+      layout.set_report(&report);
+      f.mixer->forward(Variable(x), layout);
+    }
+    CHECK(corrections > 0.01 * squares);
+    CHECK(report.figure("correction_ratio").total().value() ==
+          doctest::Approx(std::sqrt(corrections / squares)).epsilon(1e-10));
+  }
+}
+
+TEST_CASE("parallax reports the size of its probe, its gate, and the stable ranks of what weighs keys") {
+  const Fixture f({.kind = "parallax", .probe_gate = true}), open({.kind = "parallax"});
+  const Tensor x = random_tensor({30, 12}, DType::kF64, 4);
+  SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 30});
+  const auto reported = [&](const Fixture& fixture, const std::string& name) {
+    MixerReport report;
+    fixture.mixer->describe(report);
+    layout.set_report(&report);
+    fixture.mixer->forward(Variable(x), layout);
+    const MixerFigure& figure = report.figure(name);
+    CHECK(!figure.by_head);
+    return figure.mixers.contains("m") ? figure.mixers.at("m").front().value() : -1;
+  };
+  double gates = 0, gated = 0, squares = 0;  // rotation keeps the norm
+  for (size_t row = 0; row < 30; ++row) {
+    const double* values = x.data<double>() + row * 12;
+    const auto probe = project(f.weight("r_proj.weight"), {}, values, 12);
+    const auto logits = project(f.weight("r_gate.weight"), {}, values, 12);
+    for (size_t i = 0; i < 24; ++i) {
+      const double gate = 1 / (1 + std::exp(-logits[i]));
+      gates += gate;
+      gated += probe[i] * probe[i] * gate * gate;
+      squares += probe[i] * probe[i];
+    }
+  }
+  CHECK(reported(open, "probe_norm") == doctest::Approx(std::sqrt(squares / (30 * 4))));
+  CHECK(reported(open, "probe_gate") == -1);
+  CHECK(reported(f, "probe_norm") == doctest::Approx(std::sqrt(gated / (30 * 4))));
+  CHECK(reported(f, "probe_gate") == doctest::Approx(gates / (30 * 24)));
+  const Fixture uniform({.kind = "parallax", .uniform_weights = true});
+  for (const auto& [name, projection] : {std::pair{"probe", "r"}, {"query", "q"}, {"key", "k"}}) {
+    const std::string figure = std::string(name) + "_stable_rank";
+    const Parameter* weight = open.store.find(std::string("m.") + projection + "_proj.weight");
+    CHECK(reported(open, figure) == stable_rank(weight->master));
+    CHECK((reported(uniform, figure) == -1) == (projection[0] == 'q'));
+  }
 }
 
 TEST_CASE("a mixer without a CUDA path refuses the device when the model is built") {

@@ -50,10 +50,11 @@ struct Fixture {
     return to_doubles(store.find("m." + name)->master);
   }
   std::vector<double> forward(const Tensor& x, const std::vector<int64_t>& offsets,
-                              const GatePhase& phase) const {
+                              const GatePhase& phase, MixerReport* report = nullptr) const {
     const GradMode off(false);
     SequenceLayout layout = SequenceLayout::packed(offsets);
     layout.set_gates(phase);
+    layout.set_report(report);
     return to_doubles(mixer->forward(Variable(x), layout).value());
   }
 };
@@ -233,15 +234,15 @@ TEST_CASE("fresh gates are open: training starts within a percent of full attent
       {model, config, "m", store, std::make_shared<const RopeTable>(model, DType::kF64)});
   CHECK(store.find("m.utility.up.weight")->master.shape() == Shape{16, 64});
   CHECK(store.find("m.utility.down.weight")->master.shape() == Shape{2, 16});
-  GateDensity density;
+  MixerReport report;
   GatePhase phase = kHard;
   phase.threshold = 0.98;
-  phase.density = &density;
   SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 200});
   layout.set_gates(phase);
+  layout.set_report(&report);
   mixer->forward(Variable(random_tensor({200, 64}, DType::kF64, 2)), layout);
-  CHECK(density.total().all == 2 * 199);
-  CHECK(density.total().share() == 1);
+  CHECK(report.figure("kv_density").total().weight == 2 * 199);
+  CHECK(report.figure("kv_density").total().value() == 1);
 }
 
 TEST_CASE("the last window of a document has no gate gradient, a short document none at all") {
@@ -276,10 +277,8 @@ TEST_CASE("a self-pruned cache fed in pieces of any size equals the hard mask") 
           const GradMode off(false);
           Tensor x = Tensor::empty({60, kHidden}, dtype);
           cpu::copy(random_tensor({60, kHidden}, DType::kF64, 4), x);
-          GateDensity density;
-          GatePhase phase = kHard;
-          phase.density = &density;
-          const auto want = f.forward(x, {0, 60}, phase);
+          MixerReport report;
+          const auto want = f.forward(x, {0, 60}, kHard, &report);
           const auto cache = f.mixer->make_cache(60);
           for (int64_t first = 0; first < 60; first += piece) {
             const int64_t count = std::min<int64_t>(piece, 60 - first);
@@ -291,15 +290,15 @@ TEST_CASE("a self-pruned cache fed in pieces of any size equals the hard mask") 
               CHECK(std::abs(got[i] - want[static_cast<size_t>(first * kHidden) + i]) < bound);
           }
           const auto& pruned = dynamic_cast<const SelfPrunedCache&>(*cache);
-          const auto reported = density.counts().at("m");
+          const auto reported = report.figure("kv_density").mixers.at("m");
           int64_t kept = 0;
           for (int64_t g = 0; g < kv_heads; ++g) {
-            CHECK(pruned.density(g) == reported[static_cast<size_t>(g)].share());
+            CHECK(pruned.density(g) == reported[static_cast<size_t>(g)].value());
             CHECK(pruned.row_count(g) ==
-                  std::min<int64_t>(window, 60) + reported[static_cast<size_t>(g)].kept);
+                  std::min<int64_t>(window, 60) + static_cast<int64_t>(reported[static_cast<size_t>(g)].sum));
             kept += pruned.row_count(g);
           }
-          CHECK((density.total().kept > 0) == (window < 60));
+          CHECK((report.figure("kv_density").total().sum > 0) == (window < 60));
           const auto row = static_cast<int64_t>(2 * kHeadDim * dtype_size(dtype));
           CHECK(cache->bytes() >= kept * row);
           CHECK(cache->bytes() <= 60 * kv_heads * (row + 1));

@@ -19,11 +19,11 @@ namespace fs = std::filesystem;
 
 inline const fs::path kGoldens = fs::path(LH_SOURCE_DIR) / "tests/golden/models";
 
-inline std::unique_ptr<Decoder> load(const std::string& family, DType compute,
-                              Device device = kCpuDevice) {
-  auto model = std::make_unique<Decoder>(read_hf_config(kGoldens / family / "config.json"), compute,
-                                         1, device);
-  const SafetensorsFile weights(kGoldens / family / "model.safetensors");
+/// A model with the weights of a file, which holds no others.
+inline std::unique_ptr<Decoder> load_weights(const ModelConfig& config, const fs::path& file, DType compute,
+                                             Device device = kCpuDevice) {
+  auto model = std::make_unique<Decoder>(config, compute, 1, device);
+  const SafetensorsFile weights(file);
   size_t loaded = 0;
   for (const auto& parameter : model->parameters().all()) {
     Tensor host = Tensor::empty(parameter->master.shape(), parameter->master.dtype());
@@ -35,6 +35,12 @@ inline std::unique_ptr<Decoder> load(const std::string& family, DType compute,
   return model;
 }
 
+inline std::unique_ptr<Decoder> load(const std::string& family, DType compute,
+                                     Device device = kCpuDevice) {
+  return load_weights(read_hf_config(kGoldens / family / "config.json"),
+                      kGoldens / family / "model.safetensors", compute, device);
+}
+
 inline double worst_error(const Tensor& got, const Tensor& expected) {
   const auto a = to_doubles(got.to(kCpuDevice)), b = to_doubles(expected);
   REQUIRE(a.size() == b.size());
@@ -44,33 +50,40 @@ inline double worst_error(const Tensor& got, const Tensor& expected) {
   return worst / scale;
 }
 
-inline void check_family(const std::string& family, const std::string& file, DType compute,
-                  double tolerance, bool recompute = false, Device device = kCpuDevice) {
-  CAPTURE(family);
-  CAPTURE(file);
-  const auto model = load(family, compute, device);
-  const SafetensorsFile expected(kGoldens / family / file);
+/// Logits, losses and all gradients of a model against a file of expected values.
+inline void check_golden(const Decoder& model, const fs::path& file, double tolerance,
+                         bool recompute = false, const GatePhase& gates = {}) {
+  const Device device = model.device();
+  const SafetensorsFile expected(file);
   std::vector<int64_t> offsets;
   for (const double offset : to_doubles(expected.read("document_offsets")))
     offsets.push_back(static_cast<int64_t>(offset));
-  const SequenceLayout layout = SequenceLayout::packed(offsets, device);
+  SequenceLayout layout = SequenceLayout::packed(offsets, device);
+  layout.set_gates(gates);
   const Tensor tokens = expected.read("input_ids").to(device);
   Tensor targets = expected.read("targets");
   for (int32_t& target : targets.span<int32_t>())
     if (target == -100) target = -1;  // PyTorch's mark of a token without a target
   targets = targets.to(device);
 
-  CHECK(worst_error(model->logits(model->forward(tokens, layout)), expected.read("logits")) <
+  CHECK(worst_error(model.logits(model.forward(tokens, layout)), expected.read("logits")) <
         tolerance);
-  const LinearCrossEntropy loss = model->loss(tokens, targets, layout, recompute);
+  const LinearCrossEntropy loss = model.loss(tokens, targets, layout, recompute);
   CHECK(worst_error(loss.losses, expected.read("token_loss")) < tolerance);
   const double valid = expected.read("valid_targets").item();
   backward(scale(loss.loss_sum, 1 / valid));
-  for (const auto& parameter : model->parameters().all()) {
+  for (const auto& parameter : model.parameters().all()) {
     CAPTURE(parameter->name);
     CHECK(worst_error(parameter->variable.grad(), expected.read("grad." + parameter->name)) <
           tolerance);
   }
+}
+
+inline void check_family(const std::string& family, const std::string& file, DType compute,
+                         double tolerance, bool recompute = false, Device device = kCpuDevice) {
+  CAPTURE(family);
+  CAPTURE(file);
+  check_golden(*load(family, compute, device), kGoldens / family / file, tolerance, recompute);
 }
 
 inline const std::vector<std::string> kFamilies = {"llama",       "llama3",    "qwen3",

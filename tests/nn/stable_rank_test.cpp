@@ -47,4 +47,18 @@ TEST_CASE("the stable rank of simple matrices") {
   CHECK_THROWS_AS(stable_rank(Tensor::zeros({3}, DType::kF32)), ShapeError);
 }
 
+TEST_CASE("the stable rank of a matrix whose singular values lie close") {
+  for (const double gap : {1e-2, 1e-4, 1e-6}) {
+    constexpr int64_t kRows = 300, kCols = 200;
+    Tensor w = Tensor::zeros({kRows, kCols}, DType::kF64);
+    double squares = 0;
+    for (int64_t i = 0; i < kCols; ++i) {
+      const double value = 1 - gap * static_cast<double>(i * i) / kCols;
+      w.data<double>()[(i + 50) * kCols + i] = value;
+      squares += value * value;
+    }
+    CHECK(stable_rank(w) == doctest::Approx(squares).epsilon(1e-6));
+  }
+}
+
 }  // namespace

@@ -79,18 +79,19 @@ TEST_CASE("evaluation counts the keys that gates keep, at any threshold") {
   const EvaluationBatches batches({shard(folder)}, 64);
   // Documents of 10, 37 and 5 tokens have 6, 33 and 1 keys beyond the window, for two kv heads.
   const EvalResult hard = evaluate(model, batches, 1);
-  CHECK(hard.kv_density.total().all == 2 * (6 + 33 + 1));
-  CHECK(hard.kv_density.counts().contains("model.layers.1.self_attn"));
-  CHECK(hard.kv_density.counts().size() == 1);
+  const MixerFigure& density = hard.mixers.figure("kv_density");
+  CHECK(density.total().weight == 2 * (6 + 33 + 1));
+  CHECK(density.mixers.contains("model.layers.1.self_attn"));
+  CHECK(density.mixers.size() == 1);
   GatePhase strict;
   strict.threshold = 1 - 1e-6;
   const EvalResult closed = evaluate(model, batches, 1, {}, {}, nullptr, strict);
-  CHECK(closed.kv_density.total().kept < hard.kv_density.total().kept);
+  CHECK(closed.mixers.figure("kv_density").total().sum < density.total().sum);
   CHECK(closed.loss != hard.loss);
   GatePhase soft;
   soft.mode = GateMode::kSoft;
   const EvalResult weighed = evaluate(model, batches, 1, {}, {}, nullptr, soft);
-  CHECK(weighed.kv_density.total().kept == hard.kv_density.total().kept);
+  CHECK(weighed.mixers.figure("kv_density").total().sum == density.total().sum);
   CHECK(weighed.loss != hard.loss);
 }
 

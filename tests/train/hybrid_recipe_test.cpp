@@ -35,11 +35,11 @@ schedule: {steps: 10, batch_tokens: 128, gates: {soft_steps: 5}}
 
 Recipe parse(const std::string& text) { return parse_recipe_text(text, "test.yaml", {}, "."); }
 
-GateDensity density() {
-  GateDensity d;
-  d.of("model.layers.0.self_attn", 2) = {{1, 10}, {8, 10}};
-  d.of("model.layers.1.self_attn", 2) = {{9, 10}, {7, 10}};
-  d.of("model.layers.2.self_attn", 2) = {{0, 10}, {2, 10}};
+MixerFigure density() {
+  MixerFigure d;
+  d.mixers["model.layers.0.self_attn"] = {{1, 10}, {8, 10}};
+  d.mixers["model.layers.1.self_attn"] = {{9, 10}, {7, 10}};
+  d.mixers["model.layers.2.self_attn"] = {{0, 10}, {2, 10}};
   return d;
 }
 

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -44,7 +45,10 @@ TEST_CASE("every line is JSON with the promised keys") {
     eval.loss = 2;
     eval.targets = 50;
     eval.by_position = {{1, 2, 2.5, 10}};
-    eval.kv_density.of("model.layers.1.self_attn", 2) = {{3, 4}, {1, 4}};
+    eval.mixers.means("kv_density", "model.layers.1.self_attn", 2) = {{3, 4}, {1, 4}};
+    eval.mixers.root_mean_square("probe_norm", "model.layers.10.self_attn") = {36, 4, true};
+    eval.mixers.root_mean_square("probe_norm", "model.layers.9.self_attn") = {4, 4, true};
+    eval.mixers.mean("unseen", "model.layers.9.self_attn");
     file.write(1, eval);
   }
   const auto lines = records(folder / "m.jsonl");
@@ -58,6 +62,10 @@ TEST_CASE("every line is JSON with the promised keys") {
   CHECK(lines[1].dump().find("by_position") != std::string::npos);
   CHECK(lines[1]["kv_density"] == 0.5);
   CHECK(lines[1]["kv_density_by_head"]["model.layers.1.self_attn"][1] == 0.25);
+  CHECK(lines[1]["probe_norm"] == doctest::Approx(std::sqrt(5)));
+  CHECK(lines[1]["probe_norm_by_layer"]["model.layers.10.self_attn"] == 3);
+  CHECK(lines[1]["probe_norm_by_layer"]["model.layers.9.self_attn"] == 1);
+  CHECK(lines[1].dump().find("unseen") == std::string::npos);
 }
 
 TEST_CASE("a resumed run drops the records it will repeat and a cut line") {
