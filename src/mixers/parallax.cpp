@@ -122,7 +122,7 @@ void ParallaxMixer::describe(MixerReport& report) const {
        {std::pair{"probe", ".r_proj"}, {"query", ".q_proj"}, {"key", ".k_proj"}})
     if (const Parameter* weight = store_.find(prefix_ + projection + ".weight")) {
       ReportedMean& rank = report.mean(fmt::format("{}_stable_rank", name), prefix_);
-      rank.sum += stable_rank(weight->master);
+      rank.sum += stable_rank(weight->variable.value());  // whole where the master is not
       ++rank.weight;
     }
 }
