@@ -265,6 +265,9 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
   rules.check(r.data.seq_tokens <= r.model.max_position, {"data.seq_tokens", "model.max_position"},
               fmt::format("expected at most model.max_position {}, got {}", r.model.max_position,
                           r.data.seq_tokens));
+  rules.check(!r.init.path.empty() || (r.init.fresh.empty() && r.init.ignore.empty()),
+              {r.init.fresh.empty() ? "init.ignore" : "init.fresh", "init.path"},
+              "belongs to init.path, which is not set: all weights are drawn");
   const ScheduleConfig& s = r.schedule;
   rules.check(divides(r.data.seq_tokens, s.batch_tokens),
               {"schedule.batch_tokens", "data.seq_tokens"},

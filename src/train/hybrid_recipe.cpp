@@ -49,9 +49,12 @@ Recipe hybrid_recipe(const Recipe& recipe, const GateDensity& density, int64_t g
     model.schedule.push_back(name);
   }
   hybrid.schedule.gates = {};
-  std::erase_if(hybrid.optim.groups, [](const ParamGroupConfig& group) {
-    return group.pattern.find("utility") != std::string::npos;
-  });
+  const auto of_predictor = [](const std::string& pattern) {
+    return pattern.find("utility") != std::string::npos;
+  };
+  std::erase_if(hybrid.optim.groups,
+                [&](const ParamGroupConfig& group) { return of_predictor(group.pattern); });
+  std::erase_if(hybrid.init.fresh, of_predictor);
   hybrid.run.name += "_hybrid";
   if (!hybrid.run.out_dir.empty()) hybrid.run.out_dir += "_hybrid";  // the old one holds checkpoints
   return hybrid;

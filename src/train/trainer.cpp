@@ -14,6 +14,7 @@
 #include "optim/schedule.h"
 #include "train/gate_schedule.h"
 #include "train/generate.h"
+#include "train/initial_weights.h"
 #include "train/machine_peak.h"
 #include "train/replay.h"
 #include "train/run_state.h"
@@ -85,17 +86,17 @@ class Run {
   /// Where to begin, and the leader's files.
   void start(bool resume) {
     const fs::path folder = recipe_.checkpoint_folder();
-    if (resume) {
-      if (const auto loaded = resume_run(folder, parts())) {
-        progress_ = *loaded;
-        log_info("[resume] from step {} in {}", progress_.step, folder.string());
-      } else {
-        log_info("[resume] no checkpoint in {}: starting anew", folder.string());
-      }
-    } else if (team_->leads() && has_checkpoints(folder)) {
+    if (!resume && team_->leads() && has_checkpoints(folder))
       fail<ConfigError>("{} already holds checkpoints: add --resume to go on from the newest, or "
                         "choose another run.name or run.out_dir",
                         folder.string());
+    const auto loaded = resume ? resume_run(folder, parts()) : std::nullopt;
+    if (loaded) {
+      progress_ = *loaded;
+      log_info("[resume] from step {} in {}", progress_.step, folder.string());
+    } else {
+      if (resume) log_info("[resume] no checkpoint in {}: starting anew", folder.string());
+      load_initial_weights(recipe_, *tokenizer_, model_, team_.get());
     }
     if (team_->leads())
       metrics_ = std::make_unique<MetricsFile>(recipe_.metrics_path(), progress_.step);
