@@ -116,6 +116,11 @@ struct OptimConfig {
 struct GateScheduleConfig {
   int64_t soft_steps = 0;    // 0: three quarters of all steps
   int64_t anneal_steps = 0;  // 0: a fifth of the steps that are left, at most 500
+  std::string kind = "soft";  // soft | bernoulli: the first phase
+  double density_weight = 0;
+
+  /// Whether a step needs the numbers of its rows.
+  bool needs_row_numbers() const { return kind == "bernoulli" || density_weight != 0; }
 
   int64_t resolved_soft_steps(int64_t steps) const;
   int64_t resolved_anneal_steps(int64_t steps) const;
@@ -369,6 +374,14 @@ void GateScheduleConfig::visit(Visitor& v, Self& self) {
               "steps left, at most 500",
               "steps"},
           at_least(0));
+  v.field("kind", self.kind,
+          Doc{"gates of the first phase. soft: as open as the utility; bernoulli: drawn, open with that "
+              "chance, with a straight-through gradient, and no annealing"},
+          one_of({"soft", "bernoulli"}));
+  v.field("density_weight", self.density_weight,
+          Doc{"lambda of -lambda times the mean utility of all tokens, heads and layers, added to what the "
+              "first phase minimises and logged beside the loss; above 0 keeps more keys, below 0 fewer"},
+          Rule{});
 }
 
 template <typename Visitor, typename Self>

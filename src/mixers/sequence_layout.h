@@ -12,7 +12,7 @@
 
 namespace lh {
 
-/// Copies share one layout; gates are each copy's own.
+/// Copies share one layout; gates and row numbers are each copy's own.
 class SequenceLayout {
  public:
   /// Packed documents: segment s is rows [offsets[s], offsets[s + 1]), positions from 0 in each.
@@ -46,6 +46,11 @@ class SequenceLayout {
   const GatePhase& gates() const { return gates_; }
   void set_gates(const GatePhase& gates) { gates_ = gates; }
 
+  /// [rows] i64: the number of each row in its step, the same however the step is split, -1 for filling
+  /// that belongs to no document; undefined where nobody asked for it.
+  const Tensor& row_numbers() const { return row_numbers_; }
+  void set_row_numbers(Tensor numbers) { row_numbers_ = std::move(numbers); }
+
  private:
   struct Contents {
     Tensor positions;
@@ -57,6 +62,7 @@ class SequenceLayout {
   };
   std::shared_ptr<Contents> contents_ = std::make_shared<Contents>();
   GatePhase gates_;
+  Tensor row_numbers_;
 };
 
 }  // namespace lh

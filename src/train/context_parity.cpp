@@ -54,7 +54,8 @@ std::vector<StepRecord> train_rank(const Recipe& recipe, const Tokenizer& tokeni
         .micro_batches = share.micro_batches(),
         .valid_targets = data.valid_targets(step),
         .stop = nullptr,
-        .gates = gate_phase(recipe.schedule, step),
+        .gates = gate_phase(recipe, step),
+        .document_tokens = data.document_tokens(step),
         .state = &state,
         .team = &team};
     const StepResult result = train_step(context, learning_rate_factor(recipe.schedule, step));

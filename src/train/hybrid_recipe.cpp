@@ -33,6 +33,8 @@ Recipe hybrid_recipe(const Recipe& recipe, const GateDensity& density, int64_t g
       const std::set<int64_t>& heads = open[mixer_prefix(layer)];
       mixer.threshold = unset.threshold;
       mixer.utility_hidden = unset.utility_hidden;
+      mixer.utility_clip = unset.utility_clip;
+      mixer.weighted = unset.weighted;
       if (heads.empty()) {
         mixer.kind = "sliding_window";
         name += "_local";

@@ -186,7 +186,8 @@ class Run {
                         .micro_batches = micro_batches,
                         .valid_targets = train_data_.valid_targets(progress_.step),
                         .stop = [] { return stop_signal() != 0; },
-                        .gates = gate_phase(recipe_.schedule, progress_.step),
+                        .gates = gate_phase(recipe_, progress_.step),
+                        .document_tokens = train_data_.document_tokens(progress_.step),
                         .next = [&] { return batch_if_ready(prefetcher); },
                         .state = &step_state_,
                         .team = team_.get()};
@@ -210,6 +211,8 @@ class Run {
     metrics.steps = recipe_.schedule.steps;
     metrics.tokens = progress_.step * recipe_.schedule.batch_tokens;
     metrics.loss = result.loss;
+    if (recipe_.schedule.gates.density_weight != 0 && context.gates.learns())
+      metrics.density_loss = result.density_loss;
     metrics.grad_norm = result.grad_norm;
     metrics.learning_rate = recipe_.optim.learning_rate * factor;
     metrics.tokens_per_second = throughput_.tokens_per_second();
