@@ -197,25 +197,22 @@ Tensor SafetensorsFile::read(const std::string& name) const {
   return result;
 }
 
-void SafetensorsFile::restore(const std::vector<NamedTensor>& targets) const {
-  std::string problems;
-  for (const NamedTensor& target : targets) {
-    const auto found = entries_.find(target.name);
-    if (found == entries_.end())
-      problems += fmt::format("\n  {}: missing{}", target.name, did_you_mean(target.name, names()));
-    else if (!(found->second.shape == target.tensor.shape()) ||
-             !is_floating(tensor_type(found->second.dtype)) || !is_floating(target.tensor.dtype()))
-      problems += fmt::format("\n  {}: expected {}, got {}{}", target.name, target.tensor.str(),
-                              found->second.dtype, found->second.shape.str());
-  }
-  if (!problems.empty()) fail<IoError>("{} does not fit the model:{}", path_.string(), problems);
-  for (const NamedTensor& target : targets) {
-    Tensor into = target.tensor.device().is_cpu()
-                      ? target.tensor
-                      : Tensor::empty(target.tensor.shape(), target.tensor.dtype());
-    LH_DISPATCH(kCpuDevice, "restore", copy(read(target.name), into));
-    if (!target.tensor.device().is_cpu()) Tensor(target.tensor).copy_bytes_from(into);
-  }
+bool SafetensorsFile::is_floating(const std::string& name) const {
+  return lh::is_floating(tensor_type(entry(name).dtype));
+}
+
+std::string SafetensorsFile::describe(const std::string& name) const {
+  return entry(name).dtype + entry(name).shape.str();
+}
+
+void SafetensorsFile::read_into(const std::string& name, Tensor into) const {
+  const Tensor from = read(name);
+  LH_CHECK(from.shape() == into.shape() && is_floating(name) && lh::is_floating(into.dtype()),
+           "[safetensors] {}: expected {}, got {}", name, into.str(), describe(name));
+  Tensor host =
+      into.device().is_cpu() ? into : Tensor::empty(into.shape(), into.dtype());
+  LH_DISPATCH(kCpuDevice, "read_into", copy(from, host));
+  if (!into.device().is_cpu()) into.copy_bytes_from(host);
 }
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,

@@ -23,12 +23,13 @@ class SafetensorsFile {
   const Shape& shape(const std::string& name) const { return entry(name).shape; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
+  bool is_floating(const std::string& name) const;
+  std::string describe(const std::string& name) const;  // "BF16[2048, 128]"
+
   /// The tensor; F16 becomes f32. IoError for an unknown name, with the nearest known one.
   Tensor read(const std::string& name) const;
-
-  /// Fills the targets by name, converting between floating dtypes. Before that it checks that
-  /// every target has a tensor of its shape here, all differences in one IoError.
-  void restore(const std::vector<NamedTensor>& targets) const;
+  /// Into one of the same shape on any device, converting between floating dtypes.
+  void read_into(const std::string& name, Tensor into) const;
 
  private:
   struct Entry {

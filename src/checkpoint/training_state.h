@@ -34,6 +34,8 @@ class TrainingStateFile {
 
   const std::map<std::string, std::string>& meta() const { return meta_; }
   std::vector<std::string> names() const;
+  bool contains(const std::string& name) const { return entries_.contains(name); }
+  const Shape& shape(const std::string& name) const { return entries_.at(name).shape; }
 
   /// Every one of `wanted` has a tensor of its shape and dtype here, all differences in one IoError, and
   /// their bytes are those that were written.

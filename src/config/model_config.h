@@ -77,6 +77,8 @@ struct MixerConfig {
   double threshold = 0.5;      // sp_kv: utility from which a key is kept beyond the window
   int64_t utility_hidden = 0;  // sp_kv: 0: hidden_size / 4, at least 16
   std::vector<int64_t> global_kv_heads = {};  // sp_kv: not empty: these keep every key, the others none
+  double utility_clip = 0;
+  bool weighted = false;
 
   int64_t resolved_utility_hidden(int64_t hidden_size) const;
   bool has_learned_gates() const { return kind == "sp_kv" && global_kv_heads.empty(); }
@@ -185,6 +187,13 @@ void MixerConfig::visit(Visitor& v, Self& self) {
           Doc{"sp_kv: instead of a predictor: these key/value heads keep all keys, the others those of "
               "the window; empty: gates are learned (longhand recipe hybrid chooses heads)"},
           at_least(0));
+  v.field("utility_clip", self.utility_clip,
+          Doc{"sp_kv: utilities stay between this and 1 - this, where they have no gradient; 0: free"},
+          {.low = 0, .high = 0.5, .high_open = true});
+  v.field("weighted", self.weighted,
+          Doc{"sp_kv: a key that is kept counts as much as its utility, in generation too, which then "
+              "stores all keys (TASG); false: fully"},
+          Rule{});
 }
 
 template <typename Visitor, typename Self>

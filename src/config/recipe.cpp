@@ -13,6 +13,7 @@ int64_t GateScheduleConfig::resolved_soft_steps(int64_t steps) const {
 
 int64_t GateScheduleConfig::resolved_anneal_steps(int64_t steps) const {
   if (anneal_steps > 0) return anneal_steps;
+  if (kind == "bernoulli") return 0;  // drawn gates are hard already
   return std::min<int64_t>(500, (steps - resolved_soft_steps(steps)) / 5);
 }
 namespace {

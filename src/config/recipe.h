@@ -26,6 +26,17 @@ struct RunConfig {
   static void visit(Visitor& v, Self& self);
 };
 
+/// Weights to start from instead of random ones.
+struct InitConfig {
+  std::string path;                 // "": all weights are drawn from run.seed
+  std::vector<std::string> fresh;   // globs on names of the model: drawn all the same
+  std::vector<std::string> ignore;  // globs on names in path that the model need not have
+
+  bool operator==(const InitConfig&) const = default;
+  template <typename Visitor, typename Self>
+  static void visit(Visitor& v, Self& self);
+};
+
 /// One source of the training mixture: a path or a task.
 struct DataSource {
   std::string path;                // a token shard, or a glob of shards
@@ -105,6 +116,11 @@ struct OptimConfig {
 struct GateScheduleConfig {
   int64_t soft_steps = 0;    // 0: three quarters of all steps
   int64_t anneal_steps = 0;  // 0: a fifth of the steps that are left, at most 500
+  std::string kind = "soft";  // soft | bernoulli: the first phase
+  double density_weight = 0;
+
+  /// Whether a step needs the numbers of its rows.
+  bool needs_row_numbers() const { return kind == "bernoulli" || density_weight != 0; }
 
   int64_t resolved_soft_steps(int64_t steps) const;
   int64_t resolved_anneal_steps(int64_t steps) const;
@@ -188,6 +204,7 @@ struct LogConfig {
 struct Recipe {
   RunConfig run;
   ModelConfig model;
+  InitConfig init;
   DataConfig data;
   OptimConfig optim;
   ScheduleConfig schedule;
@@ -227,6 +244,19 @@ void RunConfig::visit(Visitor& v, Self& self) {
   v.field("threads", self.threads, Doc{"CPU threads; 0: all cores", "threads"}, between(0, 4096));
   v.field("out_dir", self.out_dir,
           Doc{"folder for everything the run writes; empty: runs/<run.name>"}, Rule{});
+}
+
+template <typename Visitor, typename Self>
+void InitConfig::visit(Visitor& v, Self& self) {
+  v.field("path", self.path,
+          Doc{"start from the weights of this run, checkpoint or Hugging Face folder, with a new "
+              "optimizer; empty: draw all from run.seed. --resume goes on from the run's own "
+              "checkpoint instead"},
+          Rule{});
+  v.field("fresh", self.fresh,
+          Doc{"globs (* and ?) on names of parameters that are drawn all the same"}, Rule{});
+  v.field("ignore", self.ignore,
+          Doc{"globs on names of tensors in path that the model may lack"}, Rule{});
 }
 
 template <typename Visitor, typename Self>
@@ -344,6 +374,14 @@ void GateScheduleConfig::visit(Visitor& v, Self& self) {
               "steps left, at most 500",
               "steps"},
           at_least(0));
+  v.field("kind", self.kind,
+          Doc{"gates of the first phase. soft: as open as the utility; bernoulli: drawn, open with that "
+              "chance, with a straight-through gradient, and no annealing"},
+          one_of({"soft", "bernoulli"}));
+  v.field("density_weight", self.density_weight,
+          Doc{"lambda of -lambda times the mean utility of all tokens, heads and layers, added to what the "
+              "first phase minimises and logged beside the loss; above 0 keeps more keys, below 0 fewer"},
+          Rule{});
 }
 
 template <typename Visitor, typename Self>
@@ -428,6 +466,7 @@ template <typename Visitor, typename Self>
 void Recipe::visit(Visitor& v, Self& self) {
   v.field("run", self.run, Doc{"identity of the run and the machine it uses"}, Rule{});
   v.field("model", self.model, Doc{"shape of the decoder"}, Rule{});
+  v.field("init", self.init, Doc{"weights to start from"}, Rule{});
   v.field("data", self.data, Doc{"what it learns from"}, Rule{});
   v.field("optim", self.optim, Doc{"how gradients become updates"}, Rule{});
   v.field("schedule", self.schedule, Doc{"how long, in what batches, at what rate"}, Rule{});

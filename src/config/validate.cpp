@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "config/load.h"
+#include "config/number.h"
 #include "config/rules.h"
 
 namespace lh {
@@ -72,6 +73,8 @@ void check_mixer(const std::string& at, const MixerConfig& mixer, Rules& rules) 
            {"threshold", "sp_kv", mixer.threshold != unset.threshold},
            {"utility_hidden", "sp_kv", mixer.utility_hidden != unset.utility_hidden},
            {"global_kv_heads", "sp_kv", !mixer.global_kv_heads.empty()},
+           {"utility_clip", "sp_kv", mixer.utility_clip != unset.utility_clip},
+           {"weighted", "sp_kv", mixer.weighted != unset.weighted},
        })
     rules.check(!changed || kind == owner, {at + "." + key, at},
                 fmt::format("belongs to kind {}, not to {}", owner, kind));
@@ -81,6 +84,16 @@ void check_mixer(const std::string& at, const MixerConfig& mixer, Rules& rules) 
               {at + ".context", at},
               fmt::format("{} always trades heads among the processes of a sequence; expected auto or heads, got "
                           "gather", kind));
+  if (!mixer.has_learned_gates()) return;
+  const double clip = mixer.utility_clip;
+  rules.check(clip < mixer.threshold && mixer.threshold < 1 - clip, {at + ".utility_clip", at + ".threshold", at},
+              fmt::format("expected a threshold between {} and {}, got {}: all keys would be on one side of it",
+                          format_real(clip), format_real(1 - clip), format_real(mixer.threshold)));
+  constexpr double kOpenUtility = 0.9933071490757153;  // sigmoid(5): mixers/self_pruned.cpp
+  rules.check(clip < 1 - kOpenUtility, {at + ".utility_clip", at},
+              fmt::format("expected below 0.00669, got {}: fresh predictors say 0.9933, and a utility that is "
+                          "held by the clip has no gradient, so they would never learn",
+                          format_real(clip)));
 }
 
 void check_model(const ModelConfig& m, Rules& rules) {
@@ -146,9 +159,20 @@ void check_gates(const Recipe& r, Rules& rules) {
                             "from keys outside the window alone",
                             r.data.seq_tokens, window));
   }
-  const bool set = gates.soft_steps != 0 || gates.anneal_steps != 0;
-  rules.check(!set || !names.empty(), {"schedule.gates.soft_steps", "schedule.gates.anneal_steps"},
-              "phases of gates belong to sp_kv mixers, of which the model uses none");
+  const GateScheduleConfig unset;
+  for (const auto& [key, changed] : {std::pair{"soft_steps", gates.soft_steps != unset.soft_steps},
+                                     {"anneal_steps", gates.anneal_steps != unset.anneal_steps},
+                                     {"kind", gates.kind != unset.kind},
+                                     {"density_weight", gates.density_weight != unset.density_weight}})
+    rules.check(!changed || !names.empty(), {std::string("schedule.gates.") + key},
+                "phases of gates belong to sp_kv mixers, of which the model uses none");
+  rules.check(gates.kind != "bernoulli" || gates.anneal_steps == 0,
+              {"schedule.gates.anneal_steps", "schedule.gates.kind"},
+              fmt::format("expected 0 with bernoulli gates, which are hard already, got {}", gates.anneal_steps));
+  for (const std::string& name : names)
+    rules.check(gates.kind != "bernoulli" || !r.model.mixers.at(name).weighted,
+                {"model.mixers." + name + ".weighted", "schedule.gates.kind"},
+                "expected false with bernoulli gates: a key that is drawn counts fully");
   const int64_t steps = r.schedule.steps;
   if (names.empty() || steps <= 0 || gates.soft_steps < 0 || gates.anneal_steps < 0) return;
   const int64_t soft = gates.resolved_soft_steps(steps);
@@ -271,6 +295,9 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
   rules.check(r.data.seq_tokens <= r.model.max_position, {"data.seq_tokens", "model.max_position"},
               fmt::format("expected at most model.max_position {}, got {}", r.model.max_position,
                           r.data.seq_tokens));
+  rules.check(!r.init.path.empty() || (r.init.fresh.empty() && r.init.ignore.empty()),
+              {r.init.fresh.empty() ? "init.ignore" : "init.fresh", "init.path"},
+              "belongs to init.path, which is not set: all weights are drawn");
   const ScheduleConfig& s = r.schedule;
   rules.check(divides(r.data.seq_tokens, s.batch_tokens),
               {"schedule.batch_tokens", "data.seq_tokens"},

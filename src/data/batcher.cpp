@@ -38,6 +38,7 @@ class TrainingBatches::Stream {
   virtual ~Stream() = default;
   virtual void append(int64_t sequence, Batch& batch) const = 0;
   virtual int64_t targets_per_sequence() const = 0;
+  virtual int64_t tokens_per_sequence() const = 0;  // without filling
   virtual std::string content() const = 0;
   virtual int64_t tokens() const = 0;  // 0: endless
 };
@@ -56,6 +57,7 @@ class TrainingBatches::ShardStream final : public Stream {
                           static_cast<double>(pieces_.tokens());
   }
   int64_t targets_per_sequence() const override { return seq_tokens_; }
+  int64_t tokens_per_sequence() const override { return seq_tokens_; }
   std::string content() const override {
     std::string digests;
     for (const auto& shard : pieces_.shards())
@@ -82,6 +84,9 @@ class TrainingBatches::TaskStream final : public Stream {
   }
   int64_t targets_per_sequence() const override {
     return sequences_.examples_per_sequence() * sequences_.task().shape().answers;
+  }
+  int64_t tokens_per_sequence() const override {
+    return sequences_.examples_per_sequence() * sequences_.task().shape().tokens;
   }
   std::string content() const override { return fmt::format(" {}", sequences_.task().identity()); }
   int64_t tokens() const override { return 0; }
@@ -129,6 +134,7 @@ Batch TrainingBatches::make_batch(int64_t step, int64_t first_sequence, int64_t 
            options_.sequences_per_step);
   Batch batch;
   batch.step = step;
+  batch.first_row = first_sequence * options_.seq_tokens;
   for (int64_t i = 0; i < sequences; ++i) {
     const Mixture::Draw draw = mixture_(step * options_.sequences_per_step + first_sequence + i);
     streams_[static_cast<size_t>(draw.source)]->append(draw.index, batch);
@@ -136,14 +142,22 @@ Batch TrainingBatches::make_batch(int64_t step, int64_t first_sequence, int64_t 
   return batch;
 }
 
-int64_t TrainingBatches::valid_targets(int64_t step) const {
+int64_t TrainingBatches::in_step(int64_t step, int64_t (Stream::*per_sequence)() const) const {
   const int64_t begin = step * options_.sequences_per_step;
   const int64_t end = begin + options_.sequences_per_step;
-  int64_t targets = 0;
+  int64_t total = 0;
   for (int64_t source = 0; source < mixture_.sources(); ++source)
-    targets += (mixture_.count(source, end) - mixture_.count(source, begin)) *
-               streams_[static_cast<size_t>(source)]->targets_per_sequence();
-  return targets;
+    total += (mixture_.count(source, end) - mixture_.count(source, begin)) *
+             (*streams_[static_cast<size_t>(source)].*per_sequence)();
+  return total;
+}
+
+int64_t TrainingBatches::valid_targets(int64_t step) const {
+  return in_step(step, &Stream::targets_per_sequence);
+}
+
+int64_t TrainingBatches::document_tokens(int64_t step) const {
+  return in_step(step, &Stream::tokens_per_sequence);
 }
 
 double TrainingBatches::epochs(int64_t source, int64_t step) const {

@@ -45,6 +45,9 @@ class TrainingBatches {
   /// where a mixture gives them different numbers of sequences of tasks.
   int64_t valid_targets(int64_t step) const;
 
+  /// Tokens of a whole step that belong to a document or example: all but filling.
+  int64_t document_tokens(int64_t step) const;
+
   /// Weights, content digests of all shards and settings of all tasks in order: equal for streams of
   /// equal sequences (under equal options), whatever the shards are called.
   const std::string& content() const { return content_; }
@@ -56,6 +59,8 @@ class TrainingBatches {
 
  private:
   class Stream;
+  /// Sum over a step's sequences of what each source has per sequence.
+  int64_t in_step(int64_t step, int64_t (Stream::*per_sequence)() const) const;
   class ShardStream;
   class TaskStream;
 

@@ -20,6 +20,12 @@ struct GatePhase {
   double alpha = 1;                  // kAnneal only
   std::optional<double> threshold;  // in place of the mixer's own
   const GateControl* control = nullptr;  // when not null, replaces hard gates (gate_control.h)
+  double pull = 0;                  // UtilityGate::pull, while the predictor learns
+  Tensor* utilities = nullptr;      // [1] f64: when not null, a forward with history adds its own to it
+  uint64_t draw_seed = 0;           // of this run and step, kSample only
+
+  /// Whether the predictor is trained: later it is frozen.
+  bool learns() const { return mode == GateMode::kSoft || mode == GateMode::kSample; }
 };
 
 }  // namespace lh

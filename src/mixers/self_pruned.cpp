@@ -1,12 +1,16 @@
 #include "mixers/self_pruned.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "backend/elementwise.h"
+#include "base/philox.h"
+#include "mixers/cached_attention.h"
 #include "mixers/gate_control.h"
 #include "mixers/mix_heads.h"
 #include "mixers/self_pruned_cache.h"
+#include "mixers/weighted_cache.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
 #include "ops/linear.h"
@@ -31,9 +35,16 @@ std::vector<uint8_t> kept(const Tensor& hard_bias) {
   std::vector<uint8_t> bits(static_cast<size_t>(host.numel()));
   dispatch_float(host.dtype(), "sp_kv", [&]<typename T>() {
     std::transform(host.data<T>(), host.data<T>() + host.numel(), bits.begin(),
-                   [](T bias) { return static_cast<accumulate_t<T>>(bias) == 0 ? 1 : 0; });
+                   [](T bias) { return std::isfinite(static_cast<accumulate_t<T>>(bias)) ? 1 : 0; });
   });
   return bits;
+}
+
+/// Names the draws of a mixer in a run's step (base/philox.h).
+uint64_t draw_key(uint64_t seed, const std::string& mixer) {
+  uint64_t stream = 0xcbf29ce484222325ull;  // FNV-1a
+  for (const char c : mixer) stream = (stream ^ static_cast<uint8_t>(c)) * 0x100000001b3ull;
+  return Philox(seed, stream).next_u64();
 }
 
 /// How many rows of its document follow each row of this process, wherever they are.
@@ -59,6 +70,8 @@ SelfPrunedMixer::SelfPrunedMixer(const MixerContext& context)
       prefix_(context.prefix),
       mask_(biased_outside(context.config.window)),
       threshold_(context.config.threshold),
+      clip_(context.config.utility_clip),
+      weighted_(context.config.weighted && context.config.has_learned_gates()),
       global_heads_(context.config.global_kv_heads),
       dtype_(context.store.compute_dtype()),
       device_(context.store.device()) {
@@ -102,22 +115,45 @@ Variable SelfPrunedMixer::gates(const Variable& x, const SequenceLayout& layout,
     return hard_gates(bits);
   }
   if (phase.control != nullptr) {
+    if (weighted_)
+      fail<ConfigError>("{}: gate controls replace gates that are open or closed; those of a mixer with "
+                        "weighted: true are not",
+                        prefix_);
     GatePhase learned = phase;
     learned.control = nullptr;
     std::vector<uint8_t> bits = kept(gates(x, layout, learned).value());
     phase.control->apply(prefix_, layout.segments(), mask_.bias_window, kv_heads, bits);
     return hard_gates(bits);
   }
+  const Variable logits = utility_logits(x, !phase.learns());
+  const UtilityGate gate = gate_of(phase, layout);
+  if (phase.utilities != nullptr && phase.learns() && grad_enabled())  // once, recomputed or not
+    add_utilities(logits, gate, *phase.utilities);
+  return utility_gate(logits, gate);
+}
+
+Variable SelfPrunedMixer::utility_logits(const Variable& x, bool frozen) const {
   // A frozen weight is a constant: it gets no gradient, so the optimizer leaves it and its decay
-  // alone. What reaches the hidden states through the gates still flows while they anneal.
-  const bool frozen = phase.mode != GateMode::kSoft;
+  // alone. What reaches the hidden states through the gates still flows.
   const auto value = [&](const Parameter* p) {
     return frozen ? p->variable.detach() : p->variable;
   };
   const Variable inner = linear(x, value(up_weight_), value(up_bias_));
-  const Variable logits =
-      linear(sigmoid_gate(inner, inner), value(down_weight_), value(down_bias_));  // silu
-  return utility_gate(logits, {phase.mode, phase.alpha, phase.threshold.value_or(threshold_)});
+  return linear(sigmoid_gate(inner, inner), value(down_weight_), value(down_bias_));  // silu
+}
+
+UtilityGate SelfPrunedMixer::gate_of(const GatePhase& phase, const SequenceLayout& layout) const {
+  UtilityGate gate;
+  gate.mode = phase.mode;
+  gate.alpha = phase.alpha;
+  gate.threshold = phase.threshold.value_or(threshold_);
+  gate.clip = clip_;
+  gate.weighted = weighted_;
+  if (!phase.learns()) return gate;
+  gate.pull = phase.pull;
+  gate.rows = layout.row_numbers();
+  if (phase.mode == GateMode::kSample) gate.draw_key = draw_key(phase.draw_seed, prefix_);
+  return gate;
 }
 
 void SelfPrunedMixer::report_density(const Variable& x, const SequenceLayout& layout) const {
@@ -153,6 +189,9 @@ Variable SelfPrunedMixer::forward(const Variable& x, const SequenceLayout& layou
 }
 
 std::unique_ptr<MixerCache> SelfPrunedMixer::make_cache(int64_t max_tokens) const {
+  if (weighted_)
+    return std::make_unique<WeightedCache>(max_tokens, projections_.kv_heads(),
+                                           projections_.head_dim(), dtype_, device_);
   return std::make_unique<SelfPrunedCache>(std::min(max_tokens, mask_.bias_window), max_tokens,
                                            projections_.kv_heads(), projections_.head_dim(), dtype_,
                                            device_);
@@ -160,6 +199,7 @@ std::unique_ptr<MixerCache> SelfPrunedMixer::make_cache(int64_t max_tokens) cons
 
 Variable SelfPrunedMixer::forward_cached(const Variable& x, const SequenceLayout& rows,
                                          MixerCache& cache) const {
+  if (weighted_) return forward_weighted(x, rows, dynamic_cast<WeightedCache&>(cache));
   auto& past = dynamic_cast<SelfPrunedCache&>(cache);
   const auto [q, k, v] = projections_.project(x, rows);
   GatePhase hard = rows.gates();
@@ -178,6 +218,23 @@ Variable SelfPrunedMixer::forward_cached(const Variable& x, const SequenceLayout
               std::span(bits).subspan(static_cast<size_t>(r * kv_heads),
                                       static_cast<size_t>(kv_heads)));
   return projections_.output(Variable(count > 1 ? out : attend_last(past, q.value())), x);
+}
+
+Variable SelfPrunedMixer::forward_weighted(const Variable& x, const SequenceLayout& rows,
+                                           WeightedCache& cache) const {
+  const auto [q, k, v] = projections_.project(x, rows);
+  GatePhase hard = rows.gates();
+  hard.mode = GateMode::kHard;
+  cache.append_bias(gates(x, rows, hard).value());
+  const Tensor& queries = q.value();
+  const auto attend = [&](int64_t begin, int64_t count, const Tensor& keys, const Tensor& values,
+                          std::shared_ptr<const AttentionPlan> plan) {
+    return attention(Variable(queries.slice(0, begin, begin + count)), Variable(keys), Variable(values),
+                     std::move(plan), Variable(cache.bias(keys.size(0))))
+        .value();
+  };
+  return projections_.output(
+      Variable(attend_cached(k.value(), v.value(), mask_, scale(), cache.past(), attend)), x);
 }
 
 // In both, each kv head has keys of its own, so the heads become sequences of one kv head.

@@ -7,7 +7,7 @@
 // gate() is soft, annealed or hard (backend/utility_gate.h) as the step's phase says; the loss is
 // that of the model alone. In the annealed and hard phases the predictor's weights are frozen.
 // Generation keeps the last `window` keys and, of older ones, those whose utility reaches the
-// threshold.
+// threshold. Where kept keys are weighted by their utility (the paper's TASG) it keeps all.
 //
 // With global_kv_heads nothing is learned: those heads keep every key, the others none (the hybrid of
 // section 4, local and global heads side by side).
@@ -20,6 +20,7 @@
 namespace lh {
 
 class SelfPrunedCache;
+class WeightedCache;
 
 class SelfPrunedMixer final : public TokenMixer {
  public:
@@ -39,6 +40,9 @@ class SelfPrunedMixer final : public TokenMixer {
  private:
   /// [N, D] -> the bias of attention [N, G].
   Variable gates(const Variable& x, const SequenceLayout& layout, const GatePhase& phase) const;
+  /// Logits of the utilities [N, G]; a frozen predictor's weights are constants.
+  Variable utility_logits(const Variable& x, bool frozen) const;
+  UtilityGate gate_of(const GatePhase& phase, const SequenceLayout& layout) const;
   /// The same from [N, G] bits of kept keys.
   Variable hard_gates(const std::vector<uint8_t>& bits) const;
   /// Heads' outputs [n, H, d] of rows that follow those in the cache, which is left as it is.
@@ -46,13 +50,16 @@ class SelfPrunedMixer final : public TokenMixer {
                       const Tensor& v, std::span<const uint8_t> keep) const;
   /// The same for the row that the cache saw last: q [1, H, d].
   Tensor attend_last(const SelfPrunedCache& past, const Tensor& q) const;
+  /// forward_cached() where every key is stored with its bias.
+  Variable forward_weighted(const Variable& x, const SequenceLayout& rows, WeightedCache& cache) const;
   void report_density(const Variable& x, const SequenceLayout& layout) const;
   double scale() const { return projections_.scale(); }
 
   AttentionProjections projections_;
   std::string prefix_;
   AttentionMask mask_;  // bias_window is the window
-  double threshold_;
+  double threshold_, clip_;
+  bool weighted_;
   std::vector<int64_t> global_heads_;  // not empty: instead of the predictor
   Parameter *up_weight_ = nullptr, *up_bias_ = nullptr, *down_weight_ = nullptr,
             *down_bias_ = nullptr;

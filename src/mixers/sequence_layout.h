@@ -13,7 +13,7 @@
 
 namespace lh {
 
-/// Copies share one layout; gates and report are each copy's own.
+/// Copies share one layout; gates, report and row numbers are each copy's own.
 class SequenceLayout {
  public:
   /// Packed documents: segment s is rows [offsets[s], offsets[s + 1]), positions from 0 in each.
@@ -51,6 +51,11 @@ class SequenceLayout {
   MixerReport* report() const { return report_; }
   void set_report(MixerReport* report) { report_ = report; }
 
+  /// [rows] i64: the number of each row in its step, the same however the step is split, -1 for filling
+  /// that belongs to no document; undefined where nobody asked for it.
+  const Tensor& row_numbers() const { return row_numbers_; }
+  void set_row_numbers(Tensor numbers) { row_numbers_ = std::move(numbers); }
+
  private:
   struct Contents {
     Tensor positions;
@@ -63,6 +68,7 @@ class SequenceLayout {
   std::shared_ptr<Contents> contents_ = std::make_shared<Contents>();
   GatePhase gates_;
   MixerReport* report_ = nullptr;
+  Tensor row_numbers_;
 };
 
 }  // namespace lh

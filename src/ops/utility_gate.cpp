@@ -1,5 +1,7 @@
 #include "ops/utility_gate.h"
 
+#include "backend/reduce.h"
+
 namespace lh {
 
 Variable utility_gate(const Variable& logits, const UtilityGate& gate) {
@@ -10,7 +12,7 @@ Variable utility_gate(const Variable& logits, const UtilityGate& gate) {
   const DType wide = logits.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
   Tensor bias = Tensor::empty(logits.shape(), wide, logits.device());
   LH_DISPATCH(logits.device(), "utility_gate", utility_gate_forward(logits.value(), gate, bias));
-  if (gate.mode == GateMode::kHard) return Variable(bias);
+  if (gate.mode == GateMode::kHard && !gate.weighted) return Variable(bias);
   return record("utility_gate", {logits}, bias,
                 [logits = Saved(logits), gate](Gradients& gradients) {
                   const Tensor x = logits.get();
@@ -19,6 +21,13 @@ Variable utility_gate(const Variable& logits, const UtilityGate& gate) {
                               utility_gate_backward(x, gate, gradients.output(), dx));
                   gradients.add(0, dx);
                 });
+}
+
+void add_utilities(const Variable& logits, const UtilityGate& gate, Tensor& total) {
+  const Tensor& x = logits.value();
+  Tensor u = Tensor::empty(x.shape(), x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32, x.device());
+  LH_DISPATCH(x.device(), "utility_gate", utility_values(x, gate, u));
+  LH_DISPATCH(x.device(), "utility_gate", sum(u, total, true));
 }
 
 }  // namespace lh

@@ -17,7 +17,14 @@ struct BatchTensors {
     const auto rows = static_cast<int64_t>(batch.tokens.size());
     return {Tensor::from(batch.tokens, {rows}).to(device),
             Tensor::from(batch.targets, {rows}).to(device),
-            SequenceLayout::packed(batch.segment_offsets, device)};
+            numbered(SequenceLayout::packed(batch.segment_offsets, device), batch, device)};
+  }
+
+  /// With the batch's row numbers, if it has any.
+  static SequenceLayout numbered(SequenceLayout layout, const Batch& batch, Device device) {
+    const auto rows = static_cast<int64_t>(batch.row_numbers.size());
+    if (rows > 0) layout.set_row_numbers(Tensor::from(batch.row_numbers, {rows}).to(device));
+    return layout;
   }
 
   /// With a layout that other batches of as many tokens can take over.

@@ -7,6 +7,7 @@
 #include "backend/elementwise.h"
 #include "optim/schedule.h"
 #include "train/gate_schedule.h"
+#include "train/initial_weights.h"
 #include "train/run_state.h"
 #include "train/step.h"
 #include "train/training_data.h"
@@ -35,6 +36,7 @@ std::vector<StepRecord> train_rank(const Recipe& recipe, const Tokenizer& tokeni
                                    const TrainingBatches& data, const Team& team, int64_t steps) {
   Decoder model(resolve_model(recipe, tokenizer), DType::kF64,
                 static_cast<uint64_t>(recipe.run.seed));
+  load_initial_weights(recipe, tokenizer, model, &team);
   const auto optimizer = make_optimizer(recipe.optim, model.parameters(), team.shard_place());
   const SequenceShare share = team.share(recipe.schedule.batch_tokens / recipe.data.seq_tokens,
                                          recipe.micro_batch_tokens() / recipe.data.seq_tokens);
@@ -52,7 +54,8 @@ std::vector<StepRecord> train_rank(const Recipe& recipe, const Tokenizer& tokeni
         .micro_batches = share.micro_batches(),
         .valid_targets = data.valid_targets(step),
         .stop = nullptr,
-        .gates = gate_phase(recipe.schedule, step),
+        .gates = gate_phase(recipe, step),
+        .document_tokens = data.document_tokens(step),
         .state = &state,
         .team = &team};
     const StepResult result = train_step(context, learning_rate_factor(recipe.schedule, step));

@@ -159,7 +159,8 @@ void GradientReducer::squared_norm(Tensor& out) {
     for (size_t i = 0; i < store_.all().size(); ++i) {
       const Tensor gradient = parameter(i).variable.grad();
       const ShardPart part = shards_.part(i, owner);
-      if (gradient.defined() && part.count() > 0) list.tensors.push_back(part_of(gradient, part));
+      if (gradient.defined() && part.count() > 0 && !shards_.is_frozen(i))
+        list.tensors.push_back(part_of(gradient, part));
     }
     Tensor sum = Tensor::zeros({1}, DType::kF64, out.device());
     LH_DISPATCH(out.device(), "grad_norm", sum_of_squares(list, sum));

@@ -33,6 +33,8 @@ Recipe hybrid_recipe(const Recipe& recipe, const MixerFigure& density, int64_t g
       const std::set<int64_t>& heads = open[mixer_prefix(layer)];
       mixer.threshold = unset.threshold;
       mixer.utility_hidden = unset.utility_hidden;
+      mixer.utility_clip = unset.utility_clip;
+      mixer.weighted = unset.weighted;
       if (heads.empty()) {
         mixer.kind = "sliding_window";
         name += "_local";
@@ -49,9 +51,12 @@ Recipe hybrid_recipe(const Recipe& recipe, const MixerFigure& density, int64_t g
     model.schedule.push_back(name);
   }
   hybrid.schedule.gates = {};
-  std::erase_if(hybrid.optim.groups, [](const ParamGroupConfig& group) {
-    return group.pattern.find("utility") != std::string::npos;
-  });
+  const auto of_predictor = [](const std::string& pattern) {
+    return pattern.find("utility") != std::string::npos;
+  };
+  std::erase_if(hybrid.optim.groups,
+                [&](const ParamGroupConfig& group) { return of_predictor(group.pattern); });
+  std::erase_if(hybrid.init.fresh, of_predictor);
   hybrid.run.name += "_hybrid";
   if (!hybrid.run.out_dir.empty()) hybrid.run.out_dir += "_hybrid";  // the old one holds checkpoints
   return hybrid;

@@ -14,6 +14,7 @@ std::string StepMetrics::console_line() const {
   std::string line =
       fmt::format("step {}/{}  loss {:.4f}  grad {:.3f}  lr {:.2e}  {} tok/s", step, steps, loss,
                   grad_norm, learning_rate, format_count(tokens_per_second));
+  if (density_loss) line += fmt::format("  density loss {:.4f}", *density_loss);
   if (peak_share > 0) line += fmt::format("  {:.0f}% of peak", 100 * peak_share);
   return line + fmt::format("  {}  left {}", format_bytes(static_cast<double>(memory_bytes)),
                             format_duration(eta_seconds));
@@ -48,17 +49,18 @@ void MetricsFile::line(const std::string& text) {
 }
 
 void MetricsFile::write(const StepMetrics& m) {
-  line(nlohmann::ordered_json{{"kind", "train"},
-                              {"step", m.step},
-                              {"tokens", m.tokens},
-                              {"loss", m.loss},
-                              {"grad_norm", m.grad_norm},
-                              {"learning_rate", m.learning_rate},
-                              {"tokens_per_second", m.tokens_per_second},
-                              {"peak_share", m.peak_share},
-                              {"data_wait_seconds", m.data_wait_seconds},
-                              {"memory_bytes", m.memory_bytes}}
-           .dump());
+  nlohmann::ordered_json record{{"kind", "train"},
+                                {"step", m.step},
+                                {"tokens", m.tokens},
+                                {"loss", m.loss},
+                                {"grad_norm", m.grad_norm},
+                                {"learning_rate", m.learning_rate},
+                                {"tokens_per_second", m.tokens_per_second},
+                                {"peak_share", m.peak_share},
+                                {"data_wait_seconds", m.data_wait_seconds},
+                                {"memory_bytes", m.memory_bytes}};
+  if (m.density_loss) record["density_loss"] = *m.density_loss;
+  line(record.dump());
 }
 
 void MetricsFile::write(int64_t step, const EvalResult& result) {

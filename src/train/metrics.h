@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 
 #include "train/evaluate.h"
@@ -15,6 +16,7 @@ struct StepMetrics {
   int64_t steps = 0;  // of the whole run
   int64_t tokens = 0;  // trained on so far
   double loss = 0;    // nats per token over the step's global batch
+  std::optional<double> density_loss = {};  // what gates' regulariser adds to it, where there is one
   double grad_norm = 0;
   double learning_rate = 0;
   double tokens_per_second = 0;

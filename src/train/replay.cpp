@@ -65,7 +65,8 @@ bool replay(const fs::path& bundle, const std::function<void(const std::string&)
        .micro_batches = recipe.accumulation_steps(),
        .valid_targets = data.valid_targets(progress.step),
        .stop = nullptr,
-       .gates = gate_phase(recipe.schedule, progress.step)},
+       .gates = gate_phase(recipe, progress.step),
+       .document_tokens = data.document_tokens(progress.step)},
       0);
   set_op_observer(nullptr);
   out(fmt::format("step {} again: loss {}, gradient norm {}", progress.step + 1, result.loss,

@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "checkpoint/checkpoint_folder.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/model_weights.h"
 #include "checkpoint/training_state.h"
 #include "config/load.h"
 
@@ -108,6 +108,28 @@ struct OpenRun {
   int64_t optimizer_steps = 0;
 };
 
+/// The weights alone, by their own names: a changed model is the usual reason for a checkpoint that does
+/// not fit.
+void check_model(const TrainingStateFile& state, const RunParts& parts, const fs::path& file) {
+  std::string problems;
+  for (const StoredTensor& weight : weights(parts, "")) {
+    const std::string expected = fmt::format("\n  {}: expected {}{}, got ", weight.name,
+                                             dtype_name(weight.dtype), weight.shape.str());
+    const std::string name = "weight." + weight.name;
+    if (!state.contains(name)) problems += expected + "none";
+    else if (!(state.shape(name) == weight.shape))
+      problems += expected + state.shape(name).str();
+  }
+  for (const std::string& name : state.names())
+    if (name.starts_with("weight.") && parts.model.parameters().find(name.substr(7)) == nullptr)
+      problems += fmt::format("\n  {}: expected none, as the model has no such parameter, got {}",
+                              name.substr(7), state.shape(name).str());
+  if (!problems.empty())
+    fail<IoError>("{} is of another model than this recipe's:{}\nResume with the model that was saved, "
+                  "or start another run from its weights with init.path (longhand recipe explain init)",
+                  file.string(), problems);
+}
+
 OpenRun open_run(const fs::path& folder, const RunParts& parts) {
   const fs::path file = folder / "state.h5";
   OpenRun run{std::make_unique<TrainingStateFile>(file), {}, 0};
@@ -127,6 +149,7 @@ OpenRun open_run(const fs::path& folder, const RunParts& parts) {
   run.progress.best_valid_loss = number<double>(state, "best_valid_loss", file);
   run.progress.evaluated_step = number<int64_t>(state, "evaluated_step", file);
   run.optimizer_steps = number<int64_t>(state, "optimizer_steps", file);
+  check_model(state, parts, file);
   state.check(run_tensors(parts));
   return run;
 }
@@ -203,10 +226,13 @@ LoadedModel load_model(const fs::path& path) {
   loaded.model = std::make_unique<Decoder>(resolve_model(loaded.recipe, *loaded.tokenizer),
                                            resolve_compute(loaded.recipe.precision, device), 0,
                                            device);
-  std::vector<NamedTensor> weights;
+  const ModelWeights saved(loaded.checkpoint);
+  std::vector<NamedTensor> wanted;
   for (const auto& parameter : loaded.model->parameters().all())
-    weights.push_back({parameter->name, parameter->master});
-  SafetensorsFile(loaded.checkpoint / "model.safetensors").restore(weights);
+    wanted.push_back({parameter->name, parameter->master});
+  saved.check(wanted,
+              {.closing_advice = "\nThe recipe.yaml beside the weights describes another model"});
+  for (const NamedTensor& target : wanted) saved.read(target);
   for (const auto& parameter : loaded.model->parameters().all()) parameter->set(parameter->master);
   return loaded;
 }

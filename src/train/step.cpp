@@ -7,6 +7,7 @@
 #include "backend/optim.h"
 #include "optim/clip.h"
 #include "ops/elementwise.h"
+#include "train/gate_schedule.h"
 
 namespace lh {
 
@@ -29,7 +30,8 @@ bool must_stop(const StepContext& context) {
   return !shared(context) && context.stop && context.stop();
 }
 
-BatchTensors tensors_of(const StepContext& context, const Batch& batch) {
+BatchTensors tensors_of(const StepContext& context, Batch batch) {
+  if (context.recipe.schedule.gates.needs_row_numbers()) number_rows(batch);
   return shared(context) ? context.team->tensors(batch, context.model.device())
                          : BatchTensors::from(batch, context.model.device());
 }
@@ -53,7 +55,9 @@ void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, 
 void enqueue_update(const StepContext& context, const StepNumbers& numbers, StepState& state) {
   Tensor squared_norm = numbers.squared_norm(), grad_scale = context.optimizer.grad_scale();
   if (shared(context)) state.reducer->squared_norm(squared_norm);
-  else grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm);
+  else
+    grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm,
+                        &context.optimizer.shards());
   LH_DISPATCH(squared_norm.device(), "step",
               clip_scale(squared_norm, numbers.losses(), context.recipe.optim.clip_norm,
                          grad_scale));
@@ -82,6 +86,34 @@ void finish(const StepContext& context, const StepNumbers& numbers, StepResult& 
   if (!result.non_finite.empty()) context.optimizer.set_steps(context.optimizer.steps() - 1);
 }
 
+/// The gates of a step, with the term of the loss that is theirs alone.
+class StepGates {
+ public:
+  explicit StepGates(const StepContext& context) : phase_(context.gates) {
+    const double weight = context.recipe.schedule.gates.density_weight;
+    if (weight == 0 || !phase_.learns()) return;
+    phase_.pull = density_pull(weight, context.model.config(), context.document_tokens);
+    utilities_ = Tensor::zeros({1}, DType::kF64, context.model.device());
+    phase_.utilities = &utilities_;
+  }
+  StepGates(const StepGates&) = delete;
+  StepGates& operator=(const StepGates&) = delete;
+
+  const GatePhase& phase() const { return phase_; }
+
+  /// The term, of all processes. Waits for the device.
+  double loss(const StepContext& context) const {
+    if (!utilities_.defined()) return 0;
+    Tensor sum = utilities_.to(kCpuDevice);
+    if (shared(context)) context.team->sum(sum, "utilities");
+    return phase_.pull * sum.item();
+  }
+
+ private:
+  GatePhase phase_;
+  Tensor utilities_;  // [1] f64
+};
+
 /// The rest of a step after this process's micro-batches: sums over all processes, then the update,
 /// the same on each or of each one's own parts.
 StepResult finish_together(const StepContext& context, double learning_rate_factor,
@@ -108,6 +140,7 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
   const bool together = shared(context);  // losses of all processes become one number
   const StepNumbers numbers(together ? 1 : context.micro_batches, context.model.device());
   StepResult result;
+  const StepGates gates(context);
   context.model.parameters().zero_grad();
   if (together && state.reducer == nullptr)
     state.reducer = std::make_unique<GradientReducer>(*context.team, context.model.parameters(),
@@ -117,18 +150,22 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
     BatchTensors batch = micro == 0 && state.ahead
                              ? *std::exchange(state.ahead, std::nullopt)
                              : tensors_of(context, context.batch(micro));
-    batch.layout.set_gates(context.gates);  // one sent ahead was made in another step's phase
+    batch.layout.set_gates(gates.phase());  // one sent ahead was made in another step's phase
     result.flops += useful_flops(context, batch);
     const bool last = micro + 1 == context.micro_batches;
     enqueue_micro_batch(context, batch, numbers.loss(together ? 0 : micro), together && micro > 0,
                         together && last ? state.reducer->watch() : nullptr);
   }
-  if (together) return finish_together(context, learning_rate_factor, numbers, state, result);
+  if (together) {
+    result.density_loss = gates.loss(context);
+    return finish_together(context, learning_rate_factor, numbers, state, result);
+  }
   context.optimizer.prepare(learning_rate_factor);
   enqueue_update(context, numbers, state);
   if (context.next && context.state != nullptr)
     if (const std::optional<Batch> batch = context.next())
       state.ahead = tensors_of(context, *batch);
+  result.density_loss = gates.loss(context);
   finish(context, numbers, result);
   return result;
 }

@@ -22,7 +22,8 @@ namespace lh {
 
 struct StepResult {
   double loss = 0;       // total loss / valid targets of the global batch
-  double grad_norm = 0;  // before clipping
+  double grad_norm = 0;  // of what is not frozen, before clipping
+  double density_loss = 0;  // schedule.gates.density_weight's term, which `loss` leaves out
   double flops = 0;      // useful arithmetic, forward and backward, of all processes
   bool stopped = false;  // `stop` said so between micro-batches: nothing was updated
   std::string non_finite = {};  // "" or the name of the first bad tensor: nothing was updated
@@ -64,6 +65,7 @@ struct StepContext {
   int64_t valid_targets = 0;  // of the whole step
   std::function<bool()> stop;  // may be empty
   GatePhase gates{};           // train/gate_schedule.h
+  int64_t document_tokens = 0;  // of the whole step, all but filling; needed by gates.density_weight
   /// The first micro-batch of the step after this one, when it is ready: it is sent to the device
   /// before this step is waited for, and the next step takes it instead of asking `batch`. May be
   /// empty; needs `state`.

@@ -53,6 +53,7 @@ Batch Team::rows(const Batch& batch) const {
   part.tokens = chosen(batch.tokens, mine);
   part.targets = chosen(batch.targets, mine);
   part.positions = chosen(batch.positions, mine);
+  if (!batch.row_numbers.empty()) part.row_numbers = chosen(batch.row_numbers, mine);
   return part;
 }
 
@@ -63,8 +64,10 @@ BatchTensors Team::tensors(const Batch& batch, Device device) const {
   const auto count = static_cast<int64_t>(part.tokens.size());
   return {Tensor::from(part.tokens, {count}).to(device),
           Tensor::from(part.targets, {count}).to(device),
-          SequenceLayout::shared(
-              std::make_shared<const ContextLayout>(batch.segment_offsets, order_, context()), device)};
+          BatchTensors::numbered(
+              SequenceLayout::shared(
+                  std::make_shared<const ContextLayout>(batch.segment_offsets, order_, context()), device),
+              part, device)};
 }
 
 void Team::sum(Tensor& t, const std::string& label) const {

@@ -14,6 +14,7 @@
 #include "optim/schedule.h"
 #include "train/gate_schedule.h"
 #include "train/generate.h"
+#include "train/initial_weights.h"
 #include "train/machine_peak.h"
 #include "train/replay.h"
 #include "train/run_state.h"
@@ -85,17 +86,17 @@ class Run {
   /// Where to begin, and the leader's files.
   void start(bool resume) {
     const fs::path folder = recipe_.checkpoint_folder();
-    if (resume) {
-      if (const auto loaded = resume_run(folder, parts())) {
-        progress_ = *loaded;
-        log_info("[resume] from step {} in {}", progress_.step, folder.string());
-      } else {
-        log_info("[resume] no checkpoint in {}: starting anew", folder.string());
-      }
-    } else if (team_->leads() && has_checkpoints(folder)) {
+    if (!resume && team_->leads() && has_checkpoints(folder))
       fail<ConfigError>("{} already holds checkpoints: add --resume to go on from the newest, or "
                         "choose another run.name or run.out_dir",
                         folder.string());
+    const auto loaded = resume ? resume_run(folder, parts()) : std::nullopt;
+    if (loaded) {
+      progress_ = *loaded;
+      log_info("[resume] from step {} in {}", progress_.step, folder.string());
+    } else {
+      if (resume) log_info("[resume] no checkpoint in {}: starting anew", folder.string());
+      load_initial_weights(recipe_, *tokenizer_, model_, team_.get());
     }
     if (team_->leads())
       metrics_ = std::make_unique<MetricsFile>(recipe_.metrics_path(), progress_.step);
@@ -185,7 +186,8 @@ class Run {
                         .micro_batches = micro_batches,
                         .valid_targets = train_data_.valid_targets(progress_.step),
                         .stop = [] { return stop_signal() != 0; },
-                        .gates = gate_phase(recipe_.schedule, progress_.step),
+                        .gates = gate_phase(recipe_, progress_.step),
+                        .document_tokens = train_data_.document_tokens(progress_.step),
                         .next = [&] { return batch_if_ready(prefetcher); },
                         .state = &step_state_,
                         .team = team_.get()};
@@ -209,6 +211,8 @@ class Run {
     metrics.steps = recipe_.schedule.steps;
     metrics.tokens = progress_.step * recipe_.schedule.batch_tokens;
     metrics.loss = result.loss;
+    if (recipe_.schedule.gates.density_weight != 0 && context.gates.learns())
+      metrics.density_loss = result.density_loss;
     metrics.grad_norm = result.grad_norm;
     metrics.learning_rate = recipe_.optim.learning_rate * factor;
     metrics.tokens_per_second = throughput_.tokens_per_second();

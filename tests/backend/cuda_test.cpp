@@ -218,6 +218,37 @@ TEST_CASE("cuda utility gates equal the CPU's") {
       }
 }
 
+TEST_CASE("cuda utility gates that are clipped, weighted, drawn or pulled equal the CPU's") {
+  if (no_device()) return;
+  for (const DType dtype : kTypes)
+    for (const Shape& shape : {Shape{1, 1}, Shape{77, 3}, Shape{64, 8}})
+      for (const GateMode mode :
+           {GateMode::kSoft, GateMode::kSample, GateMode::kAnneal, GateMode::kHard})
+        for (const bool weighted : {false, true})
+          for (const double clip : {0.0, 0.2}) {
+            std::vector<int64_t> numbers;
+            for (int64_t r = 0; r < shape[0]; ++r)
+              numbers.push_back(r % 4 == 1 ? -1 : r + (int64_t{1} << 40));
+            const auto gate_on = [&](Device device) {
+              UtilityGate gate{mode, 0.4, 0.3, clip, weighted, 0.7};
+              gate.rows = Tensor::from(numbers, {shape[0]}).to(device);
+              gate.draw_key = 12345;
+              return gate;
+            };
+            const Case gates{{normal(shape, 1, 3)},
+                             {normal(shape, 2), normal(shape, 3), normal(shape, 5)},
+                             {true, false, true}};
+            const auto dbias = [&](const Tensor& x) {
+              const DType wide = x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
+              return as(as(normal(shape, 4), DType::kF32), wide).to(x.device());
+            };
+            gates.LH_BOTH(dtype, 2e-5,
+                          (utility_gate_forward(in[0], gate_on(in[0].device()), out[0]),
+                           utility_gate_backward(in[0], gate_on(in[0].device()), dbias(in[0]), out[1]),
+                           utility_values(in[0], gate_on(in[0].device()), out[2])));
+          }
+}
+
 TEST_CASE("cuda attention of few new tokens runs the decoding kernel and equals the CPU's") {
   if (no_device()) return;
   AttentionPlan plans[4];

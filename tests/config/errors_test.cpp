@@ -82,6 +82,33 @@ TEST_CASE("rules between keys name all values that matter") {
            {{"model.mixers.attn={kind: sp_kv, window: 4}", "schedule.gates.soft_steps=8",
              "schedule.gates.anneal_steps=3"},
             "anneal_steps: expected at most the 2 steps after the 8 soft ones"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4, threshold: 0}"},
+            "threshold: expected above 0 and below 1, got 0"},
+           {{"model.mixers.attn={kind: sp_kv, window: 200}"},
+            "the predictor learns from keys outside the window alone"},
+           {{"model.mixers.attn.utility_clip=0.001"}, "belongs to kind sp_kv, not to softmax"},
+           {{"model.mixers.attn.weighted=true"}, "belongs to kind sp_kv, not to softmax"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4, utility_clip: 0.01}"},
+            "utility_clip: expected below 0.00669, got 0.01"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4, utility_clip: 0.5}"},
+            "utility_clip: expected at least 0 and below 0.5, got 0.5"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4, utility_clip: 0.002, threshold: 0.001}"},
+            "expected a threshold between 0.002 and 0.998, got 0.001"},
+           {{"schedule.gates.kind=bernoulli"}, "the model uses none"},
+           {{"schedule.gates.density_weight=0.1"}, "the model uses none"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4}", "schedule.gates.kind=hard"},
+            "expected one of soft, bernoulli"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4}", "schedule.gates.kind=bernoulli",
+             "schedule.gates.anneal_steps=1"},
+            "anneal_steps: expected 0 with bernoulli gates"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4, weighted: true}",
+             "schedule.gates.kind=bernoulli"},
+            "weighted: expected false with bernoulli gates"},
+           {{"model.mixers.attn={kind: sp_kv, window: 4}", "schedule.gates.soft_steps=-1"},
+            "soft_steps: expected at least 0, got -1"},
+           {{"init.fresh=[\"*.mlp.*\"]"}, "init.fresh: belongs to init.path, which is not set"},
+           {{"init.ignore=[\"*.mlp.*\"]"}, "init.ignore: belongs to init.path, which is not set"},
+           {{"init.pth=runs/x"}, "did you mean 'path'"},
            {{"model.mixers.attn.kind=parallax", "model.mixers.attn.sinks=4"}, "sinks need a window"},
            {{"model.mixers.attn.zero_probe=true"},
             "mixers.attn.zero_probe: belongs to kind parallax, not to softmax"},
@@ -177,6 +204,9 @@ TEST_CASE("the gates' phases resolve to shares of the run") {
   CHECK(gates.resolved_anneal_steps(100'000) == 500);
   gates.soft_steps = 40;
   CHECK(gates.resolved_anneal_steps(100) == 12);
+  gates.kind = "bernoulli";
+  CHECK(gates.resolved_anneal_steps(100) == 0);
+  gates.kind = "soft";
   gates.anneal_steps = 60;
   CHECK(gates.resolved_anneal_steps(100) == 60);
 }

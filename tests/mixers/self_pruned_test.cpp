@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include <numeric>
+
 #include "autograd/engine.h"
 #include "backend/elementwise.h"
 #include "mixers/self_pruned_cache.h"
@@ -107,9 +109,10 @@ std::vector<double> definition(const Fixture& f, const GatePhase& phase, const d
         double weight = std::exp(score / std::sqrt(static_cast<double>(d)));
         if (t - s >= static_cast<size_t>(f.config.window)) {
           const double z = u[s][h / group] >= threshold ? 1 : 0;
-          if (phase.mode == GateMode::kSoft) weight *= u[s][h / group] + 1e-8;
-          else if (phase.mode == GateMode::kHard) weight *= z;
-          else weight *= (1 - phase.alpha) * u[s][h / group] + phase.alpha * z + 1e-8;
+          const double open = u[s][h / group], kept = f.config.weighted ? z * open : z;
+          if (phase.mode == GateMode::kSoft) weight *= open + 1e-8;
+          else if (phase.mode == GateMode::kHard) weight *= kept + (f.config.weighted ? 1e-8 * z : 0);
+          else weight *= (1 - phase.alpha) * open + phase.alpha * kept + 1e-8;
         }
         total += weight;
         for (size_t i = 0; i < d; ++i) mixed[h * d + i] += weight * v[s][h / group * d + i];
@@ -138,6 +141,88 @@ TEST_CASE("sp_kv over packed documents equals the definition in every phase and 
             CHECK(std::abs(got[static_cast<size_t>(offsets[s] * kHidden) + i] - want[i]) < 1e-11);
         }
       }
+}
+
+TEST_CASE("keys weighted by their utility: definition in every phase, gradient, and cache") {
+  const MixerConfig config{.kind = "sp_kv", .window = 4, .rope = false, .weighted = true};
+  const Tensor x = random_tensor({30, kHidden}, DType::kF64, 4);
+  for (const int64_t kv_heads : {8, 2})
+    for (const GatePhase& phase : {kSoft, kAnneal, kHard}) {
+      const Fixture f(kv_heads, config);
+      const auto want = definition(f, phase, x.data<double>(), 30), got = f.forward(x, {0, 30}, phase);
+      for (size_t i = 0; i < want.size(); ++i) CHECK(std::abs(got[i] - want[i]) < 1e-11);
+    }
+  // The hidden states learn through the gates of kept keys even in the hard phase.
+  const Fixture f(4, config);
+  const Variable leaf = Variable::leaf(random_tensor({30, kHidden}, DType::kF64, 4));
+  const Tensor weights = random_tensor({30, kHidden}, DType::kF64, 9);
+  SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 30});
+  backward(f.mixer->forward(leaf, layout), weights);
+  for (int64_t i = 0; i < 30 * kHidden; i += 7) {
+    double& entry = leaf.value().data<double>()[i];
+    const double kept = entry, step = 1e-6;
+    const auto objective = [&] {
+      const auto y = f.forward(leaf.value(), {0, 30}, kHard), w = to_doubles(weights);
+      return std::inner_product(y.begin(), y.end(), w.begin(), 0.0);
+    };
+    entry = kept + step;
+    const double up = objective();
+    entry = kept - step;
+    const double down = objective();
+    entry = kept;
+    CHECK(leaf.grad().data<double>()[i] ==
+          doctest::Approx((up - down) / (2 * step)).epsilon(1e-5).scale(1));
+  }
+  for (const int64_t piece : {1, 2, 7, 30}) {
+    const GradMode off(false);
+    const auto want = f.forward(x, {0, 30}, kHard);
+    const auto cache = f.mixer->make_cache(30);
+    for (int64_t first = 0; first < 30; first += piece) {
+      const int64_t count = std::min<int64_t>(piece, 30 - first);
+      const auto got = to_doubles(f.mixer
+                                      ->forward_cached(Variable(x.slice(0, first, first + count)),
+                                                       SequenceLayout::run(first, count), *cache)
+                                      .value());
+      for (size_t i = 0; i < got.size(); ++i)
+        CHECK(std::abs(got[i] - want[static_cast<size_t>(first * kHidden) + i]) < 1e-12);
+    }
+    CHECK_THROWS_WITH_AS(f.mixer->forward_cached(Variable(x.slice(0, 0, 1)), SequenceLayout::run(30, 1),
+                                                 *cache),
+                         doctest::Contains("holds 30 tokens"), Error);
+  }
+}
+
+TEST_CASE("drawn gates are those of a run's seed and step, whichever rows are here") {
+  const Fixture f(4, {.kind = "sp_kv", .window = 2, .rope = false});
+  const Tensor x = random_tensor({40, kHidden}, DType::kF64, 4);
+  const auto run = [&](int64_t begin, uint64_t seed) {  // the document [begin, 40)
+    const GradMode off(false);
+    GatePhase phase;
+    phase.mode = GateMode::kSample;
+    phase.draw_seed = seed;
+    SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 40 - begin});
+    layout.set_gates(phase);
+    std::vector<int64_t> numbers(static_cast<size_t>(40 - begin));
+    std::iota(numbers.begin(), numbers.end(), 500 + begin);
+    layout.set_row_numbers(Tensor::from(numbers, {40 - begin}));
+    return to_doubles(f.mixer->forward(Variable(x.slice(0, begin, 40)), layout).value());
+  };
+  const auto packed = [&](uint64_t seed) {  // documents [0, 15) and [15, 40)
+    const GradMode off(false);
+    GatePhase phase;
+    phase.mode = GateMode::kSample;
+    phase.draw_seed = seed;
+    SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 15, 40});
+    layout.set_gates(phase);
+    std::vector<int64_t> numbers(40);
+    std::iota(numbers.begin(), numbers.end(), 500);
+    layout.set_row_numbers(Tensor::from(numbers, {40}));
+    return to_doubles(f.mixer->forward(Variable(x), layout).value());
+  };
+  const auto together = packed(1), alone = run(15, 1);
+  CHECK(std::equal(alone.begin(), alone.end(), together.begin() + 15 * kHidden));
+  CHECK(packed(1) == together);
+  CHECK(packed(2) != together);
 }
 
 TEST_CASE("heads that are global or local by the recipe: definition, cache and no predictor") {

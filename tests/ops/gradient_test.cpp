@@ -99,6 +99,134 @@ TEST_CASE("soft and annealed utility gates have the gradient of central differen
     check_gradients([&](const auto& in) { return utility_gate(in[0], gate); }, {random({9, 4}, 1)});
 }
 
+TEST_CASE("clipped and weighted utility gates have the gradient of central differences") {
+  for (UtilityGate gate : {UtilityGate{GateMode::kSoft, 0, 0.5}, UtilityGate{GateMode::kAnneal, 0.4, 0.3},
+                           UtilityGate{GateMode::kAnneal, 1, 0.3}})
+    for (const bool weighted : {false, true})
+      for (const double clip : {0.0, 0.35}) {
+        gate.weighted = weighted;
+        gate.clip = clip;
+        check_gradients([&](const auto& in) { return utility_gate(in[0], gate); },
+                        {random({9, 4}, 1)});
+      }
+}
+
+/// Logits from -9 to 9, row numbers with some left out, and a gate of them.
+struct NumberedGates {
+  Tensor logits = Tensor::empty({40, 3}, DType::kF64), rows = Tensor::empty({40}, DType::kI64);
+  UtilityGate gate;
+
+  explicit NumberedGates(GateMode mode) {
+    for (int64_t i = 0; i < 120; ++i) logits.data<double>()[i] = static_cast<double>(i % 37) / 2 - 9;
+    for (int64_t r = 0; r < 40; ++r) rows.data<int64_t>()[r] = r % 5 == 3 ? -1 : 1000 + 7 * r;
+    gate.mode = mode;
+    gate.rows = rows;
+    gate.draw_key = 99;
+  }
+  double utility(int64_t i) const { return 1 / (1 + std::exp(-logits.data<double>()[i])); }
+  std::vector<double> bias() const { return to_doubles(utility_gate(Variable(logits), gate).value()); }
+  std::vector<double> gradient(const Tensor& dbias) const {
+    const Variable x = Variable::leaf(logits);
+    backward(utility_gate(x, gate), dbias);
+    return to_doubles(x.grad());
+  }
+};
+
+TEST_CASE("the pull of a gate is the gradient of a term that is linear in its utilities") {
+  NumberedGates g(GateMode::kSoft);
+  const Tensor dbias = random({40, 3}, 5);
+  for (const double clip : {0.0, 0.01}) {
+    g.gate.clip = clip;
+    g.gate.pull = 0;
+    const auto without = g.gradient(dbias);
+    g.gate.pull = 0.3;
+    const auto with = g.gradient(dbias);
+    const auto total = [&] {
+      Tensor sum = Tensor::zeros({1}, DType::kF64);
+      add_utilities(Variable(g.logits), g.gate, sum);
+      return sum.item();
+    };
+    for (size_t i = 0; i < with.size(); ++i) {
+      double& x = g.logits.data<double>()[i];
+      const double kept = x, step = 1e-4;
+      x = kept + step;
+      const double up = total();
+      x = kept - step;
+      const double down = total();
+      x = kept;
+      CHECK(with[i] - without[i] == doctest::Approx(0.3 * (up - down) / (2 * step)).epsilon(1e-6).scale(1e-3));
+    }
+  }
+}
+
+TEST_CASE("sampled gates: the chance is the utility, the gradient straight-through, rows name the draws") {
+  NumberedGates g(GateMode::kSample);
+  const auto bias = g.bias();
+  const Tensor dbias = random({40, 3}, 5);
+  const auto dx = g.gradient(dbias);
+  for (size_t i = 0; i < bias.size(); ++i) {
+    CHECK((bias[i] == 0 || bias[i] == -std::numeric_limits<double>::infinity()));
+    const double u = g.utility(static_cast<int64_t>(i));  // d log u / dx = 1 - u
+    CHECK(dx[i] ==
+          doctest::Approx(dbias.data<double>()[i] * (1 - u) * u / (u + 1e-8)).epsilon(1e-12));
+  }
+  // Any rows alone, in any order, get the gates they have among the others.
+  NumberedGates part(GateMode::kSample);
+  for (int64_t r = 0; r < 40; ++r) {
+    part.rows.data<int64_t>()[39 - r] = g.rows.data<int64_t>()[r];
+    for (int64_t h = 0; h < 3; ++h)
+      part.logits.data<double>()[(39 - r) * 3 + h] = g.logits.data<double>()[r * 3 + h];
+  }
+  const auto turned = part.bias();
+  for (size_t r = 0; r < 40; ++r)
+    for (size_t h = 0; h < 3; ++h) CHECK(turned[(39 - r) * 3 + h] == bias[r * 3 + h]);
+  // Frequencies, over keys, rows and heads.
+  const int64_t draws = 20000;
+  for (const double u : {0.03, 0.5, 0.9}) {
+    Tensor logits = Tensor::empty({draws, 2}, DType::kF64), rows = Tensor::empty({draws}, DType::kI64);
+    for (double& x : logits.span<double>()) x = std::log(u / (1 - u));
+    for (int64_t r = 0; r < draws; ++r) rows.data<int64_t>()[r] = r + (int64_t{1} << 33);
+    for (const uint64_t key : {uint64_t{1}, uint64_t{2}}) {
+      UtilityGate gate;
+      gate.mode = GateMode::kSample;
+      gate.rows = rows;
+      gate.draw_key = key;
+      const auto open = to_doubles(utility_gate(Variable(logits), gate).value());
+      double both = 0, first = 0, second = 0;
+      for (size_t r = 0; r < static_cast<size_t>(draws); ++r) {
+        first += open[2 * r] == 0;
+        second += open[2 * r + 1] == 0;
+        both += open[2 * r] == 0 && open[2 * r + 1] == 0;
+      }
+      const double bound = 5 * std::sqrt(u * (1 - u) / draws);
+      CHECK(std::abs(first / draws - u) < bound);
+      CHECK(std::abs(second / draws - u) < bound);
+      CHECK(std::abs(both / draws - u * u) < bound);  // heads are independent
+    }
+  }
+  g.gate.rows = Tensor();
+  CHECK_THROWS_WITH_AS(g.bias(), doctest::Contains("need the numbers of their rows"), ShapeError);
+}
+
+TEST_CASE("weighted hard gates are the logarithm of kept utilities, with its gradient") {
+  NumberedGates g(GateMode::kHard);
+  g.gate.weighted = true;
+  g.gate.threshold = 0.3;
+  const auto bias = g.bias();
+  const Tensor dbias = random({40, 3}, 5);
+  const auto dx = g.gradient(dbias);
+  for (size_t i = 0; i < bias.size(); ++i) {
+    const double u = g.utility(static_cast<int64_t>(i));
+    if (u < 0.3) {
+      CHECK(bias[i] == -std::numeric_limits<double>::infinity());
+      CHECK(dx[i] == 0);
+    } else {
+      CHECK(bias[i] == doctest::Approx(std::log(u + 1e-8)).epsilon(1e-13));
+      CHECK(dx[i] == doctest::Approx(dbias.data<double>()[i] * u * (1 - u) / (u + 1e-8)).epsilon(1e-12));
+    }
+  }
+}
+
 TEST_CASE("utility gates equal their formula, hard ones are constants") {
   const Tensor logits = Tensor::from(std::vector<double>{-800, -30, -1, 0, 2, 50}, {2, 3});
   const auto bias = [&](GateMode mode, double alpha, double threshold) {

@@ -12,12 +12,12 @@ using namespace lh;
 using namespace lh::test;
 
 TEST_CASE("gates are soft, then anneal with a rising alpha, then hard to the end") {
-  ScheduleConfig schedule;
-  schedule.steps = 100;
+  Recipe recipe;
+  recipe.schedule.steps = 100;
   double last = 0;
   for (int64_t step = 0; step < 100; ++step) {
     CAPTURE(step);
-    const GatePhase phase = gate_phase(schedule, step);
+    const GatePhase phase = gate_phase(recipe, step);
     CHECK(phase.mode == (step < 75   ? GateMode::kSoft
                          : step < 80 ? GateMode::kAnneal
                                      : GateMode::kHard));
@@ -30,12 +30,13 @@ TEST_CASE("gates are soft, then anneal with a rising alpha, then hard to the end
 }
 
 TEST_CASE("no step is left between the phases of a short run") {
-  ScheduleConfig schedule;
-  for (schedule.steps = 1; schedule.steps < 12; ++schedule.steps) {
-    CHECK(gate_phase(schedule, 0).mode == GateMode::kSoft);
-    for (int64_t step = 1; step < schedule.steps; ++step)
-      CHECK(static_cast<int>(gate_phase(schedule, step).mode) >=
-            static_cast<int>(gate_phase(schedule, step - 1).mode));
+  Recipe recipe;
+  int64_t& steps = recipe.schedule.steps;
+  for (steps = 1; steps < 12; ++steps) {
+    CHECK(gate_phase(recipe, 0).mode == GateMode::kSoft);
+    for (int64_t step = 1; step < steps; ++step)
+      CHECK(static_cast<int>(gate_phase(recipe, step).mode) >=
+            static_cast<int>(gate_phase(recipe, step - 1).mode));
   }
 }
 

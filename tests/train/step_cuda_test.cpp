@@ -48,6 +48,7 @@ Trained train(Device device, DType dtype, const std::string& optimizer, int64_t 
   recipe.optim.kind = optimizer;
   recipe.optim.learning_rate = 0.01;
   recipe.optim.clip_norm = 0.5;
+  if (gates.mode == GateMode::kSample) recipe.schedule.gates.kind = "bernoulli";
   Trained run;
   run.model = std::make_unique<Decoder>(config, dtype, 3, device);
   run.optimizer = make_optimizer(recipe.optim, run.model->parameters());
@@ -137,6 +138,27 @@ TEST_CASE("cuda steps and decoding of self-pruning layers equal the CPU's in eve
     CHECK(parameter_difference(gpu, cpu, DType::kF32) < 0.01);
     if (mode != GateMode::kSoft) continue;
     check_decoding(*cpu.model, *gpu.model);
+  }
+}
+
+TEST_CASE("cuda steps with drawn gates, and steps and decoding with weighted ones, equal the CPU's") {
+  if (no_device()) return;
+  ModelConfig config = model_config();
+  config.mixers = {{"self", {.kind = "sp_kv", .window = 5, .utility_clip = 0.001}}};
+  config.schedule = {"self"};
+  for (const GateMode mode : {GateMode::kSample, GateMode::kHard}) {
+    config.mixers.at("self").weighted = mode == GateMode::kHard;
+    GatePhase phase;
+    phase.mode = mode;
+    phase.draw_seed = 4;
+    const Trained cpu = train(kCpuDevice, DType::kF32, "adamw", 2, "none", config, phase);
+    const Trained gpu = train(kGpu, DType::kF32, "adamw", 2, "none", config, phase);
+    for (size_t i = 0; i < 2; ++i) {
+      CHECK(gpu.losses[i] == doctest::Approx(cpu.losses[i]).epsilon(1e-5));
+      CHECK(gpu.norms[i] == doctest::Approx(cpu.norms[i]).epsilon(1e-4));
+    }
+    CHECK(parameter_difference(gpu, cpu, DType::kF32) < 0.01);
+    if (mode == GateMode::kHard) check_decoding(*cpu.model, *gpu.model);
   }
 }
 

@@ -2,6 +2,7 @@
 // strided rows.
 #include <cmath>
 
+#include "base/philox.h"
 #include "kernels/elementwise/bias.h"
 #include "kernels/elementwise/copy.h"
 #include "kernels/elementwise/gates.h"
@@ -103,13 +104,21 @@ void gate_case(int rows, int cols, int gap) {
 }
 
 template <class T>
-void utility_gate_case(std::size_t n, float alpha, bool hard, std::size_t offset) {
+void utility_gate_case(std::size_t n, float alpha, kernels::UtilityGateMode mode, std::size_t offset,
+                       bool weighted = false, float clip = 0.0f, float pull = 0.0f) {
+  using Mode = kernels::UtilityGateMode;
   CAPTURE(n);
   CAPTURE(alpha);
+  const bool hard = mode == Mode::kHard, sampled = mode == Mode::kSample;
+  const std::size_t heads = 3;
+  std::vector<std::int64_t> numbers((n + heads - 1) / heads);
+  for (std::size_t r = 0; r < numbers.size(); ++r)
+    numbers[r] = r % 4 == 2 ? -1 : static_cast<std::int64_t>(r) + (std::int64_t{1} << 35);
   const auto x = random_values<T>(n, 3, 3.0f);
   const auto g = random_values<float>(n, 4);
   Buffer<T> bx(x, offset), dx(n, offset);
-  Buffer<float> bias(n, offset), dbias(g, offset);
+  Buffer<float> bias(n, offset), dbias(g, offset), utilities(n, offset);
+  Buffer<std::int64_t> rows(numbers);
   kernels::UtilityGateParams<T> p;
   p.logits = bx.get();
   p.bias = bias.get();
@@ -117,21 +126,55 @@ void utility_gate_case(std::size_t n, float alpha, bool hard, std::size_t offset
   p.d_logits = dx.get();
   p.alpha = alpha;
   p.threshold = 0.4f;
-  p.hard = hard;
+  p.mode = mode;
+  p.weighted = weighted;
+  p.clip = clip;
+  p.pull = pull;
+  p.rows = rows.get();
+  p.draw_key = 77;
+  p.heads = static_cast<std::int64_t>(heads);
   p.size = static_cast<std::int64_t>(n);
   kernels::utility_gate_fwd(p, nullptr);
   kernels::utility_gate_bwd(p, nullptr);
-  std::vector<double> want(n), want_dx(n);
+  const auto got = bias.host();
+  p.bias = utilities.get();
+  kernels::utility_values(p, nullptr);
+  std::vector<double> want(n), want_dx(n), want_u(n);
   const auto logits = to_double(x);
   for (std::size_t i = 0; i < n; ++i) {
-    const double u = 1 / (1 + std::exp(-logits[i])), kept = u >= 0.4 ? 1 : 0;
-    const double open = (1 - alpha) * u + alpha * kept + 1e-8;
-    want[i] = hard ? (kept > 0 ? 0 : -INFINITY) : std::log(open);
-    want_dx[i] = hard ? 0 : g[i] * (1 - alpha) * u * (1 - u) / open;
+    const double free = 1 / (1 + std::exp(-logits[i]));
+    const double u = clip > 0 ? std::min(std::max(free, double{clip}), 1 - double{clip}) : free;
+    const bool moves = u == free, counted = numbers[i / heads] >= 0;
+    const double z = u >= 0.4 ? 1 : 0, k = weighted ? u : 1;
+    double open = u + 1e-8, by_u = 1;  // soft, and the gradient of drawn ones
+    if (mode == Mode::kAnneal) {
+      open = (1 - alpha) * u + alpha * z * k + 1e-8;
+      by_u = (1 - alpha) + (weighted ? alpha * z : 0);
+    } else if (hard) {
+      by_u = weighted ? z : 0;
+    }
+    want[i] = std::log(open);
+    if (hard) want[i] = z == 0 ? -INFINITY : weighted ? std::log(u + 1e-8) : 0;
+    if (sampled) {
+      const auto row = static_cast<std::uint64_t>(numbers[i / heads]);
+      const lh::PhiloxBlock block =
+          lh::philox4x32({static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32),
+                          static_cast<std::uint32_t>(i % heads), 0},
+                         77);
+      want[i] = static_cast<double>(block[0] >> 8) * 0x1.0p-24 < u ? 0 : -INFINITY;
+    }
+    want_dx[i] = moves ? (g[i] * by_u / open + (counted ? pull : 0)) * u * (1 - u) : 0;
+    want_u[i] = counted ? u : 0;
   }
-  const auto got = bias.host();
-  for (std::size_t i = 0; i < n && hard; ++i) REQUIRE(got[i] == want[i]);
-  if (!hard) check_close(got, want, kRounding<float>, 1e-6, "bias");
+  const bool exact = sampled || (hard && !weighted);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (exact || !std::isfinite(want[i])) REQUIRE(got[i] == want[i]);
+    if (!std::isfinite(want[i])) want[i] = 0;
+  }
+  std::vector<float> finite = got;
+  for (float& value : finite) value = std::isfinite(value) ? value : 0;
+  check_close(finite, want, kRounding<float>, 1e-6, "bias");
+  check_close(utilities.host(), want_u, kRounding<float>, 1e-6, "utilities");
   check_close(dx.host(), want_dx, kRounding<T>, 1e-6, "d_logits");
 }
 
@@ -245,14 +288,19 @@ TEST_CASE("gates equal their formulas and the slopes of central differences") {
   });
 }
 
-TEST_CASE("utility gates equal their formula, soft, annealed and hard") {
+TEST_CASE("utility gates equal their formula, soft, drawn, annealed and hard") {
+  using Mode = kernels::UtilityGateMode;
   for_each_mode([] {
     for (const std::size_t n : kSizes)
       for (const std::size_t offset : {0, 1}) {
-        utility_gate_case<float>(n, 0.0f, false, offset);
-        utility_gate_case<bf16>(n, 0.3f, false, offset);
-        utility_gate_case<float>(n, 1.0f, false, offset);
-        utility_gate_case<bf16>(n, 1.0f, true, offset);
+        utility_gate_case<float>(n, 0.0f, Mode::kSoft, offset);
+        utility_gate_case<bf16>(n, 0.3f, Mode::kAnneal, offset);
+        utility_gate_case<float>(n, 1.0f, Mode::kAnneal, offset);
+        utility_gate_case<bf16>(n, 1.0f, Mode::kHard, offset);
+        utility_gate_case<float>(n, 1.0f, Mode::kSample, offset, false, 0.0f, 0.5f);
+        utility_gate_case<bf16>(n, 1.0f, Mode::kSoft, offset, false, 0.2f, -0.5f);
+        utility_gate_case<float>(n, 0.3f, Mode::kAnneal, offset, true, 0.2f);
+        utility_gate_case<bf16>(n, 1.0f, Mode::kHard, offset, true);
       }
   });
 }
