@@ -98,8 +98,8 @@ TEST_CASE("appending in runs of any length leaves the cache that single tokens l
 
 TEST_CASE("operations on pages refuse operands that do not fit and keys without a page") {
   GatedCache cache = empty_cache(2, 4, 20, 4, DType::kF32, kCpuDevice);
-  const Tensor k = Tensor::zeros({40, 2, 4}, DType::kF32), gates = Tensor::zeros({40, 2}, DType::kF32);
-  CHECK_THROWS_WITH_AS(cpu::gated_append(k, k, Tensor::zeros({40, 2}, DType::kF64), cache),
+  const Tensor k = Tensor::zeros({60, 2, 4}, DType::kF32), gates = Tensor::zeros({60, 2}, DType::kF32);
+  CHECK_THROWS_WITH_AS(cpu::gated_append(k, k, Tensor::zeros({60, 2}, DType::kF64), cache),
                        doctest::Contains("gates"), ShapeError);
   CHECK_THROWS_WITH_AS(cpu::gated_append(k.slice(1, 0, 1), k, gates, cache),
                        doctest::Contains("new k"), ShapeError);
