@@ -9,8 +9,8 @@ namespace lh::kernels {
 /// at most p.tokens (0: an unused place), key_length cached keys, the new ones included. The keys
 /// are rows key_begin.. of k and v, or with a page table, position j of sequence s is row
 ///   pages[s, j / page_size] page_size + j % page_size
-/// and key_begin is not used. Pages of positions nobody sees are not read. Segments and page table are
-/// read on the device only, so a captured launch may be replayed after they changed.
+/// and key_begin is not used. Pages of positions nobody sees are not read. Segments, lengths and page
+/// table are read on the device only, so a captured launch may be replayed after they changed.
 template <class T>
 struct AttentionDecodeParams {
   /// Query rows of a block, the (token, query head) pairs that share a kv head, and sums of values
@@ -28,6 +28,7 @@ struct AttentionDecodeParams {
   float scale = 1.0f;  // above 0
   AttentionMask mask;
   const AttentionSegment* segments = nullptr;  // [sequences]
+  const int* lengths = nullptr;  // [sequences], in place of segments: row s of q after lengths[s] keys
   const int* pages = nullptr;                  // [sequences, pages_per_sequence], or null
   int sequences = 0, tokens = 1;
   int page_size = 0, pages_per_sequence = 0;  // page_size: a power of two of at least 16
@@ -59,7 +60,7 @@ std::size_t attention_decode_workspace(const Params& p) {
 }
 
 /// T = float and xpu::bf16. One launch. Throws xpu::Error for what attention_fwd refuses, a page size
-/// that is no power of two or below 16, and missing workspace or counters.
+/// that is no power of two or below 16, and missing segments, workspace or counters.
 template <class T>
 void attention_decode(const AttentionDecodeParams<T>& p, xpu::Stream stream);
 

@@ -14,7 +14,9 @@ std::span<const Group> groups() {
       {"gemm", "products of training steps, against a large square product", bench_gemm},
       {"attention", "softmax attention forward and backward, against cuDNN or a product",
        bench_attention},
-      {"decode", "attention of one new token per sequence, against a copy", bench_decode},
+      {"decode",
+       "attention of one new token per sequence against a copy, and under SP-KV against all keys",
+       bench_decode},
       {"step", "whole training steps of recipes, against a large square product", bench_step}};
   return kGroups;
 }

@@ -59,6 +59,15 @@ void print_mixers(const MixerReport& report) {
   fmt::print("\n");
 }
 
+/// Behind the size of a cache: how much of it pruning leaves; nothing without self-pruning layers.
+std::string kept_keys_text(const KeptKeys& keys) {
+  if (keys.all == 0) return "";
+  const auto share = static_cast<double>(keys.kept) / static_cast<double>(keys.all);
+  return fmt::format(", of which self-pruning layers take {} for {:.1f} % of their keys ({} for all)",
+                     format_bytes(static_cast<double>(keys.bytes)), 100 * share,
+                     format_bytes(static_cast<double>(keys.dense_bytes)));
+}
+
 void print_text_figures(const EvalResult& result) {
   fmt::print("targets        {} tokens, {} of text\n", result.targets,
              format_bytes(static_cast<double>(result.text_bytes)));
@@ -214,9 +223,10 @@ int generate_command(const GenerateArguments& arguments) {
   std::fflush(stdout);  // before the log line on stderr
   const auto made = static_cast<double>(result.tokens.size());
   const double rate = result.decode_seconds > 0 && made > 1 ? (made - 1) / result.decode_seconds : 0;
-  log_info("[generate] {} prompt tokens in {}; {} new tokens, {:.1f} tokens/s; cache {}",
+  log_info("[generate] {} prompt tokens in {}; {} new tokens, {:.1f} tokens/s; cache {}{}",
            result.prompt_tokens, format_duration(result.prompt_seconds), result.tokens.size(),
-           rate, format_bytes(static_cast<double>(result.cache_bytes)));
+           rate, format_bytes(static_cast<double>(result.cache_bytes)),
+           kept_keys_text(result.kept_keys));
   return stop_signal() != 0 ? 128 + stop_signal() : 0;
 }
 

@@ -22,11 +22,19 @@ enum class ContextParallelClass {
   kSequential,  // nonlinear state: ranks in order, or all-to-all over heads
 };
 
+/// Keys of all kv heads that caches hold, of those they have seen; what is allocated, and what a cache of
+/// all of them would take.
+struct KeptKeys {
+  int64_t kept = 0, all = 0, bytes = 0, dense_bytes = 0;
+};
+
 /// What generation keeps of the past for one layer and one sequence.
 class MixerCache {
  public:
   virtual ~MixerCache() = default;
   virtual int64_t bytes() const = 0;
+  /// Of a cache that chooses its keys; none of none for the others.
+  virtual KeptKeys kept_keys() const { return {}; }
 };
 
 /// Arithmetic of the mixing alone (projections excluded), forward, over packed segments.

@@ -79,7 +79,10 @@ SelfPrunedMixer::SelfPrunedMixer(const MixerContext& context)
     fail<ConfigError>("{}: an sp_kv mixer needs window >= 1, got {}", prefix_, mask_.bias_window);
   if (!(threshold_ > 0 && threshold_ < 1))
     fail<ConfigError>("{}: an sp_kv mixer needs 0 < threshold < 1, got {}", prefix_, threshold_);
-  if (!global_heads_.empty()) return;
+  if (!global_heads_.empty()) {
+    one_fixed_ = fixed_gates(1);
+    return;
+  }
   const ModelConfig& model = context.model;
   const int64_t inner = context.config.resolved_utility_hidden(model.hidden_size);
   const int64_t kv_heads = projections_.kv_heads();
@@ -93,9 +96,8 @@ SelfPrunedMixer::SelfPrunedMixer(const MixerContext& context)
   down_bias_ = create("down.bias", {kv_heads}, ParameterKind::kBias, Init::constant(kOpenLogit));
 }
 
-Variable SelfPrunedMixer::hard_gates(const std::vector<uint8_t>& bits) const {
+Variable SelfPrunedMixer::hard_gates(const std::vector<uint8_t>& bits, int64_t kv_heads) const {
   const DType wide = dtype_ == DType::kF64 ? DType::kF64 : DType::kF32;
-  const int64_t kv_heads = projections_.kv_heads();
   Tensor bias = Tensor::empty({static_cast<int64_t>(bits.size()) / kv_heads, kv_heads}, wide);
   dispatch_float(wide, "sp_kv", [&]<typename T>() {
     std::transform(bits.begin(), bits.end(), bias.data<T>(), [](uint8_t kept) {
@@ -105,15 +107,18 @@ Variable SelfPrunedMixer::hard_gates(const std::vector<uint8_t>& bits) const {
   return Variable(bias.to(device_));
 }
 
+Variable SelfPrunedMixer::fixed_gates(int64_t rows) const {
+  const int64_t kv_heads = projections_.kv_heads();
+  std::vector<uint8_t> bits(static_cast<size_t>(rows * kv_heads));
+  for (size_t row = 0; row < bits.size(); row += static_cast<size_t>(kv_heads))
+    for (const int64_t head : global_heads_) bits[row + static_cast<size_t>(head)] = 1;
+  return hard_gates(bits, kv_heads);
+}
+
 Variable SelfPrunedMixer::gates(const Variable& x, const SequenceLayout& layout,
                                 const GatePhase& phase) const {
   const int64_t kv_heads = projections_.kv_heads();
-  if (!global_heads_.empty()) {
-    std::vector<uint8_t> bits(static_cast<size_t>(x.size(0) * kv_heads));
-    for (size_t row = 0; row < bits.size(); row += static_cast<size_t>(kv_heads))
-      for (const int64_t head : global_heads_) bits[row + static_cast<size_t>(head)] = 1;
-    return hard_gates(bits);
-  }
+  if (!global_heads_.empty()) return x.size(0) == 1 ? one_fixed_ : fixed_gates(x.size(0));
   if (phase.control != nullptr) {
     if (weighted_)
       fail<ConfigError>("{}: gate controls replace gates that are open or closed; those of a mixer with "
@@ -123,7 +128,7 @@ Variable SelfPrunedMixer::gates(const Variable& x, const SequenceLayout& layout,
     learned.control = nullptr;
     std::vector<uint8_t> bits = kept(gates(x, layout, learned).value());
     phase.control->apply(prefix_, layout.segments(), mask_.bias_window, kv_heads, bits);
-    return hard_gates(bits);
+    return hard_gates(bits, kv_heads);
   }
   const Variable logits = utility_logits(x, !phase.learns());
   const UtilityGate gate = gate_of(phase, layout);
@@ -192,9 +197,8 @@ std::unique_ptr<MixerCache> SelfPrunedMixer::make_cache(int64_t max_tokens) cons
   if (weighted_)
     return std::make_unique<WeightedCache>(max_tokens, projections_.kv_heads(),
                                            projections_.head_dim(), dtype_, device_);
-  return std::make_unique<SelfPrunedCache>(std::min(max_tokens, mask_.bias_window), max_tokens,
-                                           projections_.kv_heads(), projections_.head_dim(), dtype_,
-                                           device_);
+  return std::make_unique<SelfPrunedCache>(mask_.bias_window, max_tokens, projections_.kv_heads(),
+                                           projections_.head_dim(), dtype_, device_);
 }
 
 Variable SelfPrunedMixer::forward_cached(const Variable& x, const SequenceLayout& rows,
@@ -205,19 +209,16 @@ Variable SelfPrunedMixer::forward_cached(const Variable& x, const SequenceLayout
   GatePhase hard = rows.gates();
   hard.mode = GateMode::kHard;
   const Variable bias = gates(x, rows, hard);
-  const std::vector<uint8_t> bits = kept(bias.value());
-  const int64_t count = x.size(0), kv_heads = projections_.kv_heads();
-  if (past.length() == 0 && count > 1) {
-    past.fill(k.value(), v.value(), bits);
-    return projections_.output(attention(q, k, v, rows.plan(mask_, scale()), bias), x);
+  Variable mixed;
+  if (x.size(0) == 1) {
+    past.append(k.value(), v.value(), bias.value());
+    mixed = Variable(past.attend(q.value(), scale()));
+  } else {
+    mixed = past.length() == 0 ? attention(q, k, v, rows.plan(mask_, scale()), bias)
+                               : attend_after(past, q.value(), k.value(), v.value(), bias.value());
+    past.append(k.value(), v.value(), bias.value());
   }
-  const Tensor out =
-      count > 1 ? attend_after(past, q.value(), k.value(), v.value(), bits) : Tensor();
-  for (int64_t r = 0; r < count; ++r)
-    past.push(k.value().slice(0, r, r + 1), v.value().slice(0, r, r + 1),
-              std::span(bits).subspan(static_cast<size_t>(r * kv_heads),
-                                      static_cast<size_t>(kv_heads)));
-  return projections_.output(Variable(count > 1 ? out : attend_last(past, q.value())), x);
+  return projections_.output(mixed, x);
 }
 
 Variable SelfPrunedMixer::forward_weighted(const Variable& x, const SequenceLayout& rows,
@@ -237,64 +238,49 @@ Variable SelfPrunedMixer::forward_weighted(const Variable& x, const SequenceLayo
       Variable(attend_cached(k.value(), v.value(), mask_, scale(), cache.past(), attend)), x);
 }
 
-// In both, each kv head has keys of its own, so the heads become sequences of one kv head.
-
-Tensor SelfPrunedMixer::attend_last(const SelfPrunedCache& past, const Tensor& q) const {
-  const int64_t kv_heads = projections_.kv_heads(), d = projections_.head_dim();
-  auto plan = std::make_shared<AttentionPlan>();
-  plan->scale = scale();
-  for (int64_t g = 0; g < kv_heads; ++g)  // every kept key is visible, whatever its position
-    plan->segments.push_back({g, 1, past.first_row(g), past.row_count(g), past.row_count(g) - 1});
-  const Tensor queries = q.reshape({kv_heads, projections_.heads() / kv_heads, d});
-  const Variable mixed = attention(Variable(queries), Variable(past.keys()),
-                                   Variable(past.values()), std::move(plan));
-  return mixed.value().reshape({1, projections_.heads(), d});
-}
-
-Tensor SelfPrunedMixer::attend_after(const SelfPrunedCache& past, const Tensor& q, const Tensor& k,
-                                     const Tensor& v, std::span<const uint8_t> keep) const {
+Variable SelfPrunedMixer::attend_after(const SelfPrunedCache& past, const Tensor& q,
+                                       const Tensor& k, const Tensor& v, const Tensor& bias) const {
+  const std::vector<SelfPrunedCache::OrderedHead> heads = past.ordered();
   const int64_t count = q.size(0), kv_heads = projections_.kv_heads(), d = projections_.head_dim();
   const int64_t group = projections_.heads() / kv_heads;
   int64_t total = 0;
-  for (int64_t g = 0; g < kv_heads; ++g) total += past.row_count(g) + count;
+  for (const auto& head : heads) total += head.k.size(0) + count;
+  // Each kv head has keys of its own, so the heads become sequences of one kv head. Kept keys, then the
+  // ring and the new rows in order of position: distances in the ring and after it are those of
+  // positions, kept keys are farther than the window and open.
   Tensor queries = Tensor::empty({kv_heads * count, group, d}, q.dtype(), q.device());
   const Tensor keys = Tensor::empty({total, 1, d}, q.dtype(), q.device());
   const Tensor values = Tensor::empty({total, 1, d}, q.dtype(), q.device());
+  const Tensor biases = Tensor::empty({total, 1}, bias.dtype(), q.device());
   const auto move = [](const Tensor& from, Tensor to) {
     LH_DISPATCH(to.device(), "sp_kv", copy(from, to));
   };
-  // Stored keys, then the ring and the new rows in order of position: distances in the ring and
-  // after it are those of positions, stored keys are farther than the window and open.
-  std::vector<double> bias;
   auto plan = std::make_shared<AttentionPlan>();
   plan->mask = mask_;
   plan->scale = scale();
-  const auto close = [&](uint8_t kept) {
-    bias.push_back(kept != 0 ? 0 : -std::numeric_limits<double>::infinity());
-  };
-  for (int64_t g = 0, first = 0; g < kv_heads; ++g) {
-    const int64_t old = past.row_count(g), fresh = first + old, end = fresh + count;
-    const std::vector<uint8_t> ring =
-        past.copy_ordered(g, keys.slice(0, first, fresh), values.slice(0, first, fresh));
-    bias.resize(static_cast<size_t>(fresh) - ring.size(), 0);
-    for (const uint8_t kept : ring) close(kept);
-    for (int64_t r = 0; r < count; ++r) close(keep[static_cast<size_t>(r * kv_heads + g)]);
+  int64_t first = 0;
+  for (int64_t g = 0; g < kv_heads; ++g) {
+    const auto& head = heads[static_cast<size_t>(g)];
+    const int64_t old = head.k.size(0), fresh = first + old, end = fresh + count;
+    std::vector<uint8_t> bits(static_cast<size_t>(old) - head.kept.size(), 1);
+    bits.insert(bits.end(), head.kept.begin(), head.kept.end());
+    move(hard_gates(bits, 1).value(), biases.slice(0, first, fresh));
+    move(head.k, keys.slice(0, first, fresh));
+    move(head.v, values.slice(0, first, fresh));
+    move(bias.slice(1, g, g + 1), biases.slice(0, fresh, end));
     move(k.slice(1, g, g + 1), keys.slice(0, fresh, end));
     move(v.slice(1, g, g + 1), values.slice(0, fresh, end));
     move(q.slice(1, g * group, (g + 1) * group), queries.slice(0, g * count, (g + 1) * count));
     plan->segments.push_back({g * count, count, first, old + count, old});
     first = end;
   }
-  const DType wide = q.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
-  Tensor biases = Tensor::empty({total, 1}, wide);
-  LH_DISPATCH(kCpuDevice, "sp_kv", copy(Tensor::from(bias, {total, 1}), biases));
   const Variable mixed = attention(Variable(queries), Variable(keys), Variable(values),
-                                   std::move(plan), Variable(biases.to(q.device())));
+                                   std::move(plan), Variable(biases));
   Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
   for (int64_t g = 0; g < kv_heads; ++g)
     move(mixed.value().slice(0, g * count, (g + 1) * count),
          out.slice(1, g * group, (g + 1) * group));
-  return out;
+  return Variable(out);
 }
 
 void SelfPrunedMixer::describe(MixerReport& report) const {

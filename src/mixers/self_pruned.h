@@ -13,7 +13,7 @@
 // section 4, local and global heads side by side).
 #pragma once
 
-#include <span>
+#include <vector>
 
 #include "mixers/attention_projections.h"
 
@@ -43,13 +43,13 @@ class SelfPrunedMixer final : public TokenMixer {
   /// Logits of the utilities [N, G]; a frozen predictor's weights are constants.
   Variable utility_logits(const Variable& x, bool frozen) const;
   UtilityGate gate_of(const GatePhase& phase, const SequenceLayout& layout) const;
-  /// The same from [N, G] bits of kept keys.
-  Variable hard_gates(const std::vector<uint8_t>& bits) const;
+  /// The same from bits of kept keys, [N, kv_heads] of them.
+  Variable hard_gates(const std::vector<uint8_t>& bits, int64_t kv_heads) const;
+  /// The same of global_kv_heads.
+  Variable fixed_gates(int64_t rows) const;
   /// Heads' outputs [n, H, d] of rows that follow those in the cache, which is left as it is.
-  Tensor attend_after(const SelfPrunedCache& past, const Tensor& q, const Tensor& k,
-                      const Tensor& v, std::span<const uint8_t> keep) const;
-  /// The same for the row that the cache saw last: q [1, H, d].
-  Tensor attend_last(const SelfPrunedCache& past, const Tensor& q) const;
+  Variable attend_after(const SelfPrunedCache& past, const Tensor& q, const Tensor& k,
+                        const Tensor& v, const Tensor& bias) const;
   /// forward_cached() where every key is stored with its bias.
   Variable forward_weighted(const Variable& x, const SequenceLayout& rows, WeightedCache& cache) const;
   void report_density(const Variable& x, const SequenceLayout& layout) const;
@@ -61,6 +61,7 @@ class SelfPrunedMixer final : public TokenMixer {
   double threshold_, clip_;
   bool weighted_;
   std::vector<int64_t> global_heads_;  // not empty: instead of the predictor
+  Variable one_fixed_;                 // then, the gates of one row, on the device
   Parameter *up_weight_ = nullptr, *up_bias_ = nullptr, *down_weight_ = nullptr,
             *down_bias_ = nullptr;
   DType dtype_;

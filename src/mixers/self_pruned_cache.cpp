@@ -3,151 +3,173 @@
 #include <algorithm>
 
 #include "backend/elementwise.h"
+#include "backend/embedding.h"
 #include "base/math.h"
 
 namespace lh {
 namespace {
 
-constexpr int64_t kPage = 16;  // rows by which a head's range grows at least
+constexpr int64_t kPageRows = 16;  // the least a decoding kernel takes
+/// Tokens between two looks at the counts, and so the rows that a head may have and not use.
+constexpr int64_t kStep = 64;
 
-void copy_rows_of(const Tensor& from, Tensor to) {
-  LH_DISPATCH(to.device(), "cache", copy(from, to));
+std::vector<int64_t> on_host(const Tensor& counts) {
+  const Tensor host = counts.to(kCpuDevice);
+  return {host.data<int32_t>(), host.data<int32_t>() + host.numel()};
 }
 
 }  // namespace
 
 SelfPrunedCache::SelfPrunedCache(int64_t window, int64_t max_tokens, int64_t kv_heads,
                                  int64_t head_dim, DType dtype, Device device)
-    : window_(window), max_tokens_(max_tokens) {
+    : window_(std::min(window, max_tokens)), max_tokens_(max_tokens) {
   const MemoryScope scope(MemoryOwner::kCache);
-  k_ = Tensor::empty({kv_heads * window, 1, head_dim}, dtype, device);
-  v_ = Tensor::empty({kv_heads * window, 1, head_dim}, dtype, device);
-  for (int64_t g = 0; g < kv_heads; ++g)
-    heads_.push_back(
-        {g * window, window, 0, std::vector<uint8_t>(static_cast<size_t>(window), 0)});
+  // The table is as wide as it can ever be, so that it stays where it is: a recorded step stays right
+  // until the pool moves.
+  const int64_t most_pages = ceil_div(max_tokens, kPageRows);
+  cache_.keys.k = Tensor::empty({0, kPageRows, head_dim}, dtype, device);
+  cache_.keys.v = Tensor::empty({0, kPageRows, head_dim}, dtype, device);
+  cache_.keys.table = Tensor::empty({kv_heads, most_pages}, DType::kI32, device);
+  cache_.keys.lengths = Tensor::zeros({kv_heads}, DType::kI32, device);
+  cache_.keys.capacities.assign(static_cast<size_t>(kv_heads), 0);
+  cache_.seen = Tensor::zeros({kv_heads}, DType::kI32, device);
+  cache_.bits = Tensor::zeros({kv_heads, window_}, DType::kU8, device);
+  table_.assign(static_cast<size_t>(kv_heads * most_pages), -1);
+  reserve(std::vector<int64_t>(static_cast<size_t>(kv_heads), window_));
+  safe_tokens_ = window_;
 }
 
-void SelfPrunedCache::reserve(std::span<const int64_t> stored) {
-  bool fits = true;
-  for (size_t g = 0; g < heads_.size(); ++g) fits &= window_ + stored[g] <= heads_[g].capacity;
-  if (fits) return;
-  // A head that grows takes half of what it stores as slack: copying stays linear in the tokens.
-  std::vector<Head> grown = heads_;
-  int64_t rows = 0;
-  for (size_t g = 0; g < heads_.size(); ++g) {
-    Head& head = grown[g];
-    if (window_ + stored[g] > head.capacity)
-      head.capacity = window_ + std::min(round_up(stored[g] + stored[g] / 2, kPage),
-                                         std::max(stored[g], max_tokens_ - window_));
-    head.first = rows;
-    rows += head.capacity;
-  }
+void SelfPrunedCache::reserve(const std::vector<int64_t>& rows) {
   const MemoryScope scope(MemoryOwner::kCache);
-  for (Tensor* buffer : {&k_, &v_}) {
-    Tensor larger = Tensor::empty({rows, 1, buffer->size(2)}, buffer->dtype(), buffer->device());
-    for (size_t g = 0; g < heads_.size(); ++g) {
-      const int64_t count = row_count(static_cast<int64_t>(g));
-      if (count == 0) continue;
-      copy_rows_of(buffer->slice(0, heads_[g].first, heads_[g].first + count),
-                   larger.slice(0, grown[g].first, grown[g].first + count));
-    }
-    *buffer = larger;
+  const auto most_pages = static_cast<size_t>(cache_.keys.table.size(1));
+  int64_t wanted = used_pages_;
+  for (size_t g = 0; g < rows.size(); ++g) {
+    int64_t& capacity = cache_.keys.capacities[g];
+    for (; capacity < rows[g]; capacity += kPageRows)
+      table_[g * most_pages + static_cast<size_t>(capacity / kPageRows)] =
+          static_cast<int32_t>(wanted++);
   }
-  heads_ = std::move(grown);
-}
-
-void SelfPrunedCache::copy_rows(const Tensor& k, const Tensor& v, int64_t head, int64_t from,
-                                int64_t count, int64_t to) {
-  const int64_t row = at(head).first + to;
-  for (const auto& [source, target] : {std::pair{&k, &k_}, std::pair{&v, &v_}})
-    copy_rows_of(source->slice(0, from, from + count).slice(1, head, head + 1),
-                 target->slice(0, row, row + count));
-}
-
-void SelfPrunedCache::fill(const Tensor& k, const Tensor& v, std::span<const uint8_t> keep) {
-  LH_CHECK(length_ == 0, "[cache] fill() needs an empty cache, this one has seen {}", length_);
-  const int64_t count = k.size(0), kv_heads = k.size(1);
-  if (count > max_tokens_)
-    fail("the key-value cache holds {} tokens, {} are given; make it larger", max_tokens_, count);
-  const int64_t old = std::max<int64_t>(0, count - window_);  // tokens that have left the window
-  const auto kept = [&](int64_t row, int64_t g) {
-    return keep[static_cast<size_t>(row * kv_heads + g)] != 0;
-  };
-  std::vector<int64_t> stored(heads_.size(), 0);
-  for (int64_t g = 0; g < kv_heads; ++g)
-    for (int64_t i = 0; i < old; ++i) stored[static_cast<size_t>(g)] += kept(i, g) ? 1 : 0;
-  reserve(stored);
-  for (int64_t g = 0; g < kv_heads; ++g) {
-    Head& head = heads_[static_cast<size_t>(g)];
-    for (int64_t begin = 0, end = 0; begin < old; begin = end + 1) {  // runs of kept tokens
-      for (end = begin; end < old && kept(end, g);) ++end;
-      if (begin < end) copy_rows(k, v, g, begin, end - begin, window_ + head.stored);
-      head.stored += end - begin;
-    }
-    for (int64_t i = old; i < count;) {  // at most two runs: the ring's end, then its start
-      const int64_t slot = i % window_, run = std::min(count - i, window_ - slot);
-      copy_rows(k, v, g, i, run, slot);
-      for (int64_t j = 0; j < run; ++j)
-        head.keep[static_cast<size_t>(slot + j)] = kept(i + j, g) ? 1 : 0;
-      i += run;
+  if (wanted == used_pages_) return;
+  cache_.keys.table.copy_bytes_from(Tensor::from(table_, cache_.keys.table.shape()));
+  const int64_t pool = cache_.keys.k.size(0);
+  if (wanted > pool) {
+    // An eighth more at least: what is copied over all tokens stays linear in them.
+    for (Tensor* t : {&cache_.keys.k, &cache_.keys.v}) {
+      Tensor larger = Tensor::empty({std::max(wanted, pool + pool / 8), kPageRows, t->size(2)},
+                                    t->dtype(), t->device());
+      Tensor old = larger.slice(0, 0, used_pages_);
+      if (used_pages_ > 0)
+        LH_DISPATCH(old.device(), "cache", copy(t->slice(0, 0, used_pages_), old));
+      *t = larger;
     }
   }
-  length_ = count;
+  used_pages_ = wanted;
 }
 
-void SelfPrunedCache::push(const Tensor& k, const Tensor& v, std::span<const uint8_t> keep) {
-  if (length_ == max_tokens_)
-    fail("the key-value cache holds {} tokens and is full; make it larger", max_tokens_);
-  const int64_t slot = length_ % window_;
-  if (length_ >= window_) {  // the slot holds the key that leaves the window now
-    std::vector<int64_t> stored;
-    for (const Head& head : heads_)
-      stored.push_back(head.stored + head.keep[static_cast<size_t>(slot)]);
-    reserve(stored);
-    for (Head& head : heads_) {
-      if (head.keep[static_cast<size_t>(slot)] == 0) continue;
-      const int64_t from = head.first + slot, to = head.first + window_ + head.stored++;
-      for (Tensor* buffer : {&k_, &v_})
-        copy_rows_of(buffer->slice(0, from, from + 1), buffer->slice(0, to, to + 1));
+void SelfPrunedCache::make_room(int64_t count, const Tensor& gates) {
+  if (count <= safe_tokens_) {
+    safe_tokens_ -= count;
+    return;
+  }
+  // Tokens that enter the ring or leave it for certain count as one key each, those of a long run that
+  // leave it again by their gates.
+  std::vector<int64_t> rows = row_counts(), room;
+  const int64_t end = length_ + count, passing = std::max<int64_t>(0, count - window_);
+  const int64_t entering = std::min(end, window_) - std::min(length_, window_);
+  const int64_t leaving = std::min(length_, std::max<int64_t>(0, end - window_)) -
+                          std::max<int64_t>(0, length_ - window_);
+  for (int64_t& length : rows) length += entering + leaving;
+  if (passing > 0) {
+    const Tensor host = gates.slice(0, 0, passing).to(kCpuDevice);
+    dispatch_float(host.dtype(), "cache", [&]<typename T>() {
+      for (int64_t i = 0; i < host.numel(); ++i)
+        rows[static_cast<size_t>(i) % rows.size()] +=
+            static_cast<accumulate_t<T>>(host.data<T>()[i]) == 0 ? 1 : 0;
+    });
+  }
+  for (const int64_t length : rows) room.push_back(std::min(length + kStep, max_tokens_));
+  reserve(room);
+  safe_tokens_ = std::numeric_limits<int64_t>::max();
+  for (size_t g = 0; g < rows.size(); ++g)
+    if (cache_.keys.capacities[g] < max_tokens_)
+      safe_tokens_ = std::min(safe_tokens_, cache_.keys.capacities[g] - rows[g]);
+}
+
+void SelfPrunedCache::append(const Tensor& k, const Tensor& v, const Tensor& gates) {
+  const int64_t count = k.size(0);
+  if (length_ + count > max_tokens_)
+    fail("the key-value cache holds {} tokens, {} of them are taken and {} are given; make it larger",
+         max_tokens_, length_, count);
+  make_room(count, gates);
+  LH_DISPATCH(k.device(), "cache", gated_append(k, v, gates, cache_));
+  length_ += count;
+}
+
+Tensor SelfPrunedCache::attend(const Tensor& q, double scale) const {
+  const int64_t kv_heads = cache_.seen.size(0), group = q.size(1) / kv_heads;
+  const Tensor queries = q.reshape({kv_heads, group, q.size(2)});
+  Tensor out = Tensor::empty_like(queries);
+  Tensor lse = Tensor::empty({kv_heads, group},
+                             q.dtype() == DType::kF64 ? DType::kF64 : DType::kF32, q.device());
+  LH_DISPATCH(q.device(), "cache", paged_attention(queries, cache_.keys, scale, out, lse));
+  return out.reshape(q.shape());
+}
+
+std::vector<SelfPrunedCache::OrderedHead> SelfPrunedCache::ordered() const {
+  const std::vector<int64_t> rows = row_counts();
+  const Tensor bits = cache_.bits.to(kCpuDevice);
+  const int64_t ring = std::min(length_, window_), heads = cache_.seen.size(0);
+  std::vector<OrderedHead> result(rows.size());
+  std::vector<int32_t> ids;  // rows of the pool
+  for (int64_t g = 0; g < heads; ++g) {
+    const auto add = [&](int64_t key) {
+      const int64_t at = g * cache_.keys.table.size(1) + key / kPageRows;
+      ids.push_back(table_[static_cast<size_t>(at)] * static_cast<int32_t>(kPageRows) +
+                    static_cast<int32_t>(key % kPageRows));
+    };
+    for (int64_t key = ring; key < rows[static_cast<size_t>(g)]; ++key) add(key);
+    for (int64_t token = length_ - ring; token < length_; ++token) {
+      add(token % window_);
+      result[static_cast<size_t>(g)].kept.push_back(
+          bits.data<uint8_t>()[g * window_ + token % window_]);
     }
   }
-  for (size_t g = 0; g < heads_.size(); ++g) {
-    copy_rows(k, v, static_cast<int64_t>(g), 0, 1, slot);
-    heads_[g].keep[static_cast<size_t>(slot)] = keep[g];
+  const Tensor index =
+      Tensor::from(ids, {static_cast<int64_t>(ids.size())}).to(cache_.keys.k.device());
+  for (const auto& [pool, part] : {std::pair{&cache_.keys.k, &OrderedHead::k},
+                                   std::pair{&cache_.keys.v, &OrderedHead::v}}) {
+    const int64_t d = pool->size(2);
+    Tensor all = Tensor::empty({index.size(0), d}, pool->dtype(), pool->device());
+    LH_DISPATCH(all.device(), "cache",
+                embedding_forward(pool->reshape({-1, d}), index, 1, all));
+    int64_t first = 0;
+    for (size_t g = 0; g < rows.size(); first += rows[g++])
+      result[g].*part = all.slice(0, first, first + rows[g]).reshape({-1, 1, d});
   }
-  ++length_;
+  return result;
 }
 
-std::vector<uint8_t> SelfPrunedCache::copy_ordered(int64_t head, const Tensor& k,
-                                                   const Tensor& v) const {
-  const Head& h = at(head);
-  const int64_t ring = std::min(length_, window_);
-  const int64_t oldest = length_ > window_ ? length_ % window_ : 0;  // slot of the oldest key
-  std::vector<uint8_t> keep;
-  int64_t row = 0;
-  const auto append = [&](int64_t begin, int64_t end) {
-    if (begin >= end) return;
-    for (const auto& [source, target] : {std::pair{&k_, &k}, std::pair{&v_, &v}})
-      copy_rows_of(source->slice(0, h.first + begin, h.first + end),
-                   target->slice(0, row, row + end - begin));
-    row += end - begin;
-  };
-  append(window_, window_ + h.stored);
-  for (const auto& [begin, end] : {std::pair{oldest, ring}, std::pair{int64_t{0}, oldest}}) {
-    append(begin, end);
-    keep.insert(keep.end(), h.keep.begin() + begin, h.keep.begin() + end);
-  }
-  return keep;
-}
+std::vector<int64_t> SelfPrunedCache::row_counts() const { return on_host(cache_.keys.lengths); }
 
 int64_t SelfPrunedCache::bytes() const {
-  return static_cast<int64_t>(k_.bytes() + v_.bytes()) +
-         window_ * static_cast<int64_t>(heads_.size());
+  const PagedKeys& keys = cache_.keys;
+  size_t total = 0;
+  for (const Tensor* t :
+       {&keys.k, &keys.v, &keys.table, &keys.lengths, &cache_.seen, &cache_.bits})
+    total += t->bytes();
+  return static_cast<int64_t>(total);
 }
 
-double SelfPrunedCache::density(int64_t head) const {
-  const int64_t left = length_ - window_;
-  return left <= 0 ? 0 : static_cast<double>(at(head).stored) / static_cast<double>(left);
+KeptKeys SelfPrunedCache::kept_keys() const {
+  KeptKeys result{.bytes = bytes()};
+  for (const int64_t rows : row_counts()) {
+    result.kept += rows;
+    result.all += length_;
+  }
+  const PagedKeys& keys = cache_.keys;
+  result.dense_bytes = result.all * (keys.k.size(2) + keys.v.size(2)) *
+                       static_cast<int64_t>(dtype_size(keys.k.dtype()));
+  return result;
 }
 
 }  // namespace lh

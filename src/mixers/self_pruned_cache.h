@@ -1,12 +1,14 @@
-// The past of one sequence under SP-KV: per kv head a ring of the last `window` keys, each with the
-// bit that says whether it outlives the window, and behind it the store of those that did. Heads
-// keep different numbers of keys, so each has its own range of rows, which grows when it is full.
+// The past of one sequence under SP-KV: per kv head a ring of the last `window` keys, each with the bit
+// that says whether it outlives the window, and the keys that did. Heads keep different numbers of keys,
+// in pages of one pool. The counts live on the device, where a token is appended and attended to without
+// the host: a head gains at most one key per token, so the host looks only when the pages that were there
+// at its last look could be full.
 #pragma once
 
-#include <algorithm>
-#include <span>
+#include <limits>
 #include <vector>
 
+#include "backend/gated_append.h"
 #include "mixers/mixer.h"
 
 namespace lh {
@@ -16,44 +18,39 @@ class SelfPrunedCache final : public MixerCache {
   SelfPrunedCache(int64_t window, int64_t max_tokens, int64_t kv_heads, int64_t head_dim,
                   DType dtype, Device device);
 
-  /// The whole first part of a sequence: k, v [n, G, d] rotated, keep [n, G]. The cache is empty.
-  void fill(const Tensor& k, const Tensor& v, std::span<const uint8_t> keep);
-  /// The next token: k, v [1, G, d], keep [G]. The key that leaves the ring is stored or dropped.
-  void push(const Tensor& k, const Tensor& v, std::span<const uint8_t> keep);
+  /// The next n tokens: k, v [n, G, d] rotated, gates [n, G] hard, the bias of attention.
+  void append(const Tensor& k, const Tensor& v, const Tensor& gates);
 
-  /// The keys of head g are rows [first_row(g), first_row(g) + row_count(g)) of keys() and
-  /// values(), in no order of position.
-  const Tensor& keys() const { return k_; }    // [rows, 1, d]
-  const Tensor& values() const { return v_; }  // [rows, 1, d]
-  int64_t first_row(int64_t head) const { return at(head).first; }
-  int64_t row_count(int64_t head) const { return std::min(length_, window_) + at(head).stored; }
+  /// Heads' outputs [1, H, d] of the token appended last: q [1, H, d].
+  Tensor attend(const Tensor& q, double scale) const;
 
-  /// The keys and values of head g to the first row_count(g) rows of k, v [rows, 1, d]: the stored
-  /// ones, then the ring in order of position. Returns the bits of the ring in that order.
-  std::vector<uint8_t> copy_ordered(int64_t head, const Tensor& k, const Tensor& v) const;
+  /// A head's keys in order of position: those that left the ring, then those in it.
+  struct OrderedHead {
+    Tensor k, v;                // [rows, 1, d], copies
+    std::vector<uint8_t> kept;  // bits of the last kept.size() rows, those in the ring
+  };
+  /// Waits for the device.
+  std::vector<OrderedHead> ordered() const;
 
   int64_t length() const { return length_; }  // tokens seen
-  /// What is allocated: keys, values and gate bits.
+  /// Keys of every head. Waits for the device.
+  std::vector<int64_t> row_counts() const;
+
+  /// What is allocated: pages, of which the last ones of a head may be empty, their table, counts, bits.
   int64_t bytes() const override;
-  /// Share of the tokens that left the window which head g keeps; 0 when none has left.
-  double density(int64_t head) const;
+  KeptKeys kept_keys() const override;
 
  private:
-  struct Head {
-    int64_t first = 0, capacity = 0;  // rows
-    int64_t stored = 0;               // rows behind the ring
-    std::vector<uint8_t> keep;        // per slot of the ring
-  };
-  const Head& at(int64_t head) const { return heads_[static_cast<size_t>(head)]; }
-  /// Room for `stored[g]` rows behind the ring of every head g.
-  void reserve(std::span<const int64_t> stored);
-  /// Rows [from, from + count) of head g of k and v [n, G, d] to row `to` of the head's range.
-  void copy_rows(const Tensor& k, const Tensor& v, int64_t head, int64_t from, int64_t count,
-                 int64_t to);
+  /// Sees to it that `count` more tokens, whose gates [n, G] these are, have pages.
+  void make_room(int64_t count, const Tensor& gates);
+  /// Pages for `rows[g]` keys of every head g.
+  void reserve(const std::vector<int64_t>& rows);
 
   int64_t window_, max_tokens_, length_ = 0;
-  Tensor k_, v_;
-  std::vector<Head> heads_;
+  GatedCache cache_;
+  std::vector<int32_t> table_;  // cache_.keys.table
+  int64_t used_pages_ = 0;
+  int64_t safe_tokens_ = 0;  // so many more have pages, whatever their gates
 };
 
 }  // namespace lh

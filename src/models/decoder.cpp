@@ -55,6 +55,18 @@ int64_t DecoderCache::bytes() const {
   return total;
 }
 
+KeptKeys DecoderCache::kept_keys() const {
+  KeptKeys total;
+  for (const auto& layer : layers) {
+    const KeptKeys part = layer->kept_keys();
+    total.kept += part.kept;
+    total.all += part.all;
+    total.dense_bytes += part.dense_bytes;
+    total.bytes += part.bytes;
+  }
+  return total;
+}
+
 Decoder::Decoder(const ModelConfig& config, DType compute, uint64_t seed, Device device)
     : config_(config), store_(compute, seed, device) {
   LH_CHECK(config_.vocab_size > 0, "[decoder] vocab_size must be set");

@@ -39,6 +39,7 @@ struct DecoderCache {
   int64_t length = 0;      // tokens seen
   int64_t max_tokens = 0;  // and the most there may be
   int64_t bytes() const;
+  KeptKeys kept_keys() const;  // of self-pruning layers
 };
 
 class Decoder {

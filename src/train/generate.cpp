@@ -27,9 +27,9 @@ GenerateResult generate(const Decoder& model, const Tokenizer& tokenizer, const 
   StreamDecoder text(tokenizer);
   Timer timer;
   Tensor input = Tensor::from(tokens, {result.prompt_tokens}).to(model.device());
-  for (int64_t made = 0; made < options.max_tokens; ++made) {
+  bool wanted = true;
+  for (int64_t made = 0; wanted && made < options.max_tokens; ++made) {
     const Tensor logits = model.next_logits(input, cache).to(kCpuDevice);
-    result.cache_bytes = cache.bytes();
     if (made == 0) {
       result.prompt_seconds = timer.seconds();
       timer.restart();
@@ -38,10 +38,12 @@ GenerateResult generate(const Decoder& model, const Tokenizer& tokenizer, const 
     result.tokens.push_back(next);
     result.decode_seconds = timer.seconds();
     if (options.stop_at_end_of_text && tokenizer.end_of_text() == next) break;
-    if (!on_text(text.push(next))) return result;
+    wanted = on_text(text.push(next));
     input = Tensor::from(std::vector<TokenId>{next}, {1}).to(model.device());
   }
-  on_text(text.finish());
+  if (wanted) on_text(text.finish());
+  result.cache_bytes = cache.bytes();
+  result.kept_keys = cache.kept_keys();
   return result;
 }
 

@@ -24,6 +24,7 @@ struct GenerateResult {
   double prompt_seconds = 0;
   double decode_seconds = 0;  // of all but the first new token
   int64_t cache_bytes = 0;  // at the end: caches of self-pruning layers grow
+  KeptKeys kept_keys;       // of those layers, at the end
 };
 
 /// Continues `prompt` (an empty one starts a document). `on_text` receives whole characters; it

@@ -35,7 +35,7 @@ struct Fixture {
     model.num_heads = kHeads;
     model.num_kv_heads = kv_heads;
     model.head_dim = kHeadDim;
-    model.max_position = 64;
+    model.max_position = 512;
     model.init_std = 0.5;
     mixer = make_mixer(
         {model, config, "m", store, std::make_shared<const RopeTable>(model, dtype)});
@@ -229,15 +229,16 @@ TEST_CASE("heads that are global or local by the recipe: definition, cache and n
   const Fixture f(4, {.kind = "sp_kv", .window = 5, .rope = false, .global_kv_heads = {0, 3}});
   for (const auto& parameter : f.store.all())
     CHECK(parameter->name.find("utility") == std::string::npos);
-  const Tensor x = random_tensor({40, kHidden}, DType::kF64, 4);
-  const auto want = definition(f, kHard, x.data<double>(), 40);
+  constexpr int64_t kRows = 240;  // full heads grow three times
+  const Tensor x = random_tensor({kRows, kHidden}, DType::kF64, 4);
+  const auto want = definition(f, kHard, x.data<double>(), kRows);
   for (const GatePhase& phase : {kSoft, kAnneal, kHard}) {
-    const auto got = f.forward(x, {0, 40}, phase);
+    const auto got = f.forward(x, {0, kRows}, phase);
     for (size_t i = 0; i < want.size(); ++i) CHECK(std::abs(got[i] - want[i]) < 1e-11);
   }
   const GradMode off(false);
-  const auto cache = f.mixer->make_cache(40);
-  for (int64_t i = 0; i < 40; ++i) {
+  const auto cache = f.mixer->make_cache(kRows);
+  for (int64_t i = 0; i < kRows; ++i) {
     const auto got = to_doubles(f.mixer->forward_cached(Variable(x.slice(0, i, i + 1)),
                                                         SequenceLayout::run(i, 1), *cache)
                                     .value());
@@ -245,7 +246,12 @@ TEST_CASE("heads that are global or local by the recipe: definition, cache and n
       CHECK(std::abs(got[c] - want[static_cast<size_t>(i) * kHidden + c]) < 1e-11);
   }
   const auto& pruned = dynamic_cast<const SelfPrunedCache&>(*cache);
-  for (const int64_t g : {0, 1, 2, 3}) CHECK(pruned.row_count(g) == (g == 0 || g == 3 ? 40 : 5));
+  CHECK(pruned.row_counts() == std::vector<int64_t>{kRows, 5, 5, kRows});
+  const KeptKeys keys = pruned.kept_keys();
+  CHECK(keys.kept == 2 * kRows + 10);
+  CHECK(keys.all == 4 * kRows);
+  CHECK(keys.bytes == cache->bytes());
+  CHECK(keys.dense_bytes == keys.all * 2 * kHeadDim * 8);
 }
 
 TEST_CASE("the gradients of sp_kv are central differences, a frozen predictor has none") {
@@ -354,57 +360,74 @@ TEST_CASE("later tokens change nothing before them") {
 }
 
 TEST_CASE("a self-pruned cache fed in pieces of any size equals the hard mask") {
+  constexpr int64_t kRows = 200;
   for (const auto& [dtype, bound] : {std::pair{DType::kF64, 1e-12}, {DType::kF32, 2e-5}})
     for (const int64_t kv_heads : {8, 4, 1})
-      for (const int64_t window : {1, 5, 16, 100})
-        for (const int64_t piece : {1, 2, 7, 33, 60}) {
+      for (const int64_t window : {1, 5, 16, 17, 300})
+        for (const int64_t piece : {1, 2, 33, 170, 200}) {
+          CAPTURE(window);
+          CAPTURE(piece);
           const Fixture f(kv_heads, {.kind = "sp_kv", .window = window}, dtype);
           const GradMode off(false);
-          Tensor x = Tensor::empty({60, kHidden}, dtype);
-          cpu::copy(random_tensor({60, kHidden}, DType::kF64, 4), x);
+          Tensor x = Tensor::empty({kRows, kHidden}, dtype);
+          cpu::copy(random_tensor({kRows, kHidden}, DType::kF64, 4), x);
           MixerReport report;
-          const auto want = f.forward(x, {0, 60}, kHard, &report);
-          const auto cache = f.mixer->make_cache(60);
-          for (int64_t first = 0; first < 60; first += piece) {
-            const int64_t count = std::min<int64_t>(piece, 60 - first);
+          const auto want = f.forward(x, {0, kRows}, kHard, &report);
+          const auto cache = f.mixer->make_cache(kRows);
+          double worst = 0;
+          for (int64_t first = 0; first < kRows; first += piece) {
+            const int64_t count = std::min<int64_t>(piece, kRows - first);
             const Tensor rows = x.slice(0, first, first + count);
             const auto got = to_doubles(
                 f.mixer->forward_cached(Variable(rows), SequenceLayout::run(first, count), *cache)
                     .value());
             for (size_t i = 0; i < got.size(); ++i)
-              CHECK(std::abs(got[i] - want[static_cast<size_t>(first * kHidden) + i]) < bound);
+              worst = std::max(worst,
+                               std::abs(got[i] - want[static_cast<size_t>(first * kHidden) + i]));
           }
-          const auto& pruned = dynamic_cast<const SelfPrunedCache&>(*cache);
-          const auto reported = report.figure("kv_density").mixers.at("m");
-          int64_t kept = 0;
-          for (int64_t g = 0; g < kv_heads; ++g) {
-            CHECK(pruned.density(g) == reported[static_cast<size_t>(g)].value());
-            CHECK(pruned.row_count(g) ==
-                  std::min<int64_t>(window, 60) + static_cast<int64_t>(reported[static_cast<size_t>(g)].sum));
-            kept += pruned.row_count(g);
+          CHECK(worst < bound);
+          const auto rows = dynamic_cast<const SelfPrunedCache&>(*cache).row_counts();
+          const MixerFigure& density = report.figure(kKvDensity);
+          int64_t kept = 0, most = 0;
+          for (size_t g = 0; g < rows.size(); ++g) {
+            const ReportedMean& reported = density.mixers.at("m")[g];
+            CHECK(rows[g] == std::min(window, kRows) + static_cast<int64_t>(reported.sum));
+            kept += rows[g];
+            // Pages for the tokens up to the next look, of which the ring may drop a window.
+            most += std::min<int64_t>(kRows + 15, rows[g] + window + 64 + 15);
           }
-          CHECK((report.figure("kv_density").total().sum > 0) == (window < 60));
+          CHECK((density.total().sum > 0) == (window < kRows));
+          // rho of section 1.7, over the heads: (window + density (tokens - window)) / tokens.
+          const KeptKeys keys = cache->kept_keys();
+          CHECK(keys.kept == kept);
+          CHECK(static_cast<double>(keys.kept) / static_cast<double>(keys.all) ==
+                doctest::Approx((static_cast<double>(std::min(window, kRows)) +
+                                 density.total().value() *
+                                     static_cast<double>(std::max<int64_t>(0, kRows - window))) /
+                                static_cast<double>(kRows)));
           const auto row = static_cast<int64_t>(2 * kHeadDim * dtype_size(dtype));
           CHECK(cache->bytes() >= kept * row);
-          CHECK(cache->bytes() <= 60 * kv_heads * (row + 1));
+          CHECK(cache->bytes() <= most * row * 9 / 8 + kv_heads * (kRows + 64));
         }
 }
 
 TEST_CASE("closed gates leave a cache of the window alone, and a full cache says so") {
+  constexpr int64_t kRows = 500;
   Fixture f(2, {.kind = "sp_kv", .window = 4});
   f.set_bias(-60);
   const GradMode off(false);
-  const auto cache = f.mixer->make_cache(50);
-  const auto empty = cache->bytes();
-  const Tensor x = random_tensor({50, kHidden}, DType::kF64, 4);
+  const auto cache = f.mixer->make_cache(kRows);
+  const Tensor x = random_tensor({kRows, kHidden}, DType::kF64, 4);
   f.mixer->forward_cached(Variable(x.slice(0, 0, 20)), SequenceLayout::run(0, 20), *cache);
-  for (int64_t i = 20; i < 50; ++i)
+  const int64_t early = cache->bytes();
+  for (int64_t i = 20; i < kRows; ++i)
     f.mixer->forward_cached(Variable(x.slice(0, i, i + 1)), SequenceLayout::run(i, 1), *cache);
-  CHECK(cache->bytes() == empty);
-  CHECK(dynamic_cast<const SelfPrunedCache&>(*cache).density(1) == 0);
+  CHECK(cache->bytes() == early);
+  CHECK(cache->bytes() < cache->kept_keys().dense_bytes / 4);
+  CHECK(dynamic_cast<const SelfPrunedCache&>(*cache).row_counts() == std::vector<int64_t>{4, 4});
   CHECK_THROWS_WITH_AS(f.mixer->forward_cached(Variable(x.slice(0, 0, 1)),
-                                               SequenceLayout::run(50, 1), *cache),
-                       doctest::Contains("holds 50 tokens"), Error);
+                                               SequenceLayout::run(kRows, 1), *cache),
+                       doctest::Contains("holds 500 tokens, 500 of them are taken"), Error);
 }
 
 TEST_CASE("sp_kv refuses a missing window and a threshold that keeps all or nothing") {

@@ -77,6 +77,29 @@ TEST_CASE("generation is a function of model prompt options and seed") {
   make("", 1);
 }
 
+TEST_CASE("generation with self-pruning layers says how many of their keys are kept") {
+  const auto tokenizer = make_byte_tokenizer();
+  ModelConfig config = tiny_model(tokenizer->vocab_size());
+  GenerateOptions options;
+  options.max_tokens = 40;
+  options.stop_at_end_of_text = false;
+  const auto kept = [&] {
+    const Decoder model(config, DType::kF32, 5);
+    return generate(model, *tokenizer, "hello", options, [](const std::string&) { return true; })
+        .kept_keys;
+  };
+  CHECK(kept().all == 0);
+  const int64_t seen = 6 + 39;  // all but the last token, per kv head
+  config.mixers = {{"self", {.kind = "sp_kv", .window = 4, .global_kv_heads = {0}}}};
+  config.schedule = {"self"};
+  const KeptKeys keys = kept();
+  const int64_t heads = config.resolved_num_kv_heads();
+  CHECK(keys.all == seen * heads * config.num_layers);
+  CHECK(keys.kept == (seen + 4 * (heads - 1)) * config.num_layers);
+  CHECK(keys.dense_bytes == keys.all * 2 * config.resolved_head_dim() * 4);
+  CHECK(keys.bytes > 0);
+}
+
 TEST_CASE("the first logits after a prompt are those of a document that begins with it") {
   const auto tokenizer = make_byte_tokenizer();
   const Decoder model(tiny_model(tokenizer->vocab_size()), DType::kF32, 5);

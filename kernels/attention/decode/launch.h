@@ -28,6 +28,8 @@ void require_batch(const Params& p, const std::string& op) {
     require(p.page_size >= 16 && (p.page_size & (p.page_size - 1)) == 0, op,
             "the page size is a power of two of at least 16, got " + std::to_string(p.page_size));
   }
+  require(p.sequences == 0 || p.segments || (p.lengths && p.tokens == 1), op,
+          "segments, or lengths and one token per sequence, got neither");
   require(p.splits == 1 || (p.workspace && p.counters), op,
           "more than one split needs workspace and counters, got none");
 }

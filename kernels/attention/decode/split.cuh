@@ -42,6 +42,14 @@ struct Work {
   }
 };
 
+/// The segment of a sequence.
+template <class Params>
+__device__ inline AttentionSegment segment_of(const Params& p, int sequence) {
+  if (!p.lengths) return p.segments[sequence];
+  const int keys = p.lengths[sequence];
+  return {sequence, 1, 0, keys, keys - 1};
+}
+
 /// False when nothing is left for this block.
 template <int kTile, class Params>
 __device__ inline bool find_work(const Params& p, Work& w) {
@@ -57,7 +65,7 @@ __device__ inline bool find_work(const Params& p, Work& w) {
   w.sequence = item / p.splits;
   w.slot = (w.sequence * p.kv_heads + w.kv_head) * row_tiles + row_tile;
 
-  w.segment = p.segments[w.sequence];
+  w.segment = segment_of(p, w.sequence);
   w.first_row = row_tile * kRows;
   w.rows = imin(kRows, w.segment.query_length * w.group - w.first_row);
   if (w.rows <= 0) return false;

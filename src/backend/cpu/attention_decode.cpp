@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "backend/cpu/attention_chunks.h"
+#include "backend/cpu/paged_rows.h"
 #include "backend/cpu/simd/elementwise.h"
 #include "backend/cpu/simd/gemv.h"
 #include "backend/cpu/simd/loss.h"
@@ -21,6 +22,15 @@ void add_bias(const AttentionCall<float>& call, const ChunkTask& task, const Key
   for (int64_t j = range.begin; j < end; ++j)
     scores[j - range.begin] +=
         call.bias[(task.segment->key_begin + j) * call.kv_heads + task.kv_head] * inverse;
+}
+
+/// Calls f(row, count) for the runs of rows that hold the keys in `range`.
+template <typename F>
+void for_each_run(const AttentionCall<float>& call, const ChunkTask& task, const KeyRange& range,
+                  F&& f) {
+  if (range.count() == 0) return;
+  if (call.pages == nullptr) return f(task.segment->key_begin + range.begin, range.count());
+  call.pages->for_each_run(task.segment - call.plan.segments.data(), range.begin, range.end, f);
 }
 
 /// What a task leaves behind for each of its rows.
@@ -47,8 +57,12 @@ void run_task(const AttentionCall<float>& call, const ChunkTask& task, float* q,
     float* at = scores;
     for (const KeyRange& range : {keys.sinks, keys.window}) {
       if (range.count() == 0) continue;
-      LH_SIMD_CALL(dot_rows(q, row_of<T>(call.k, s.key_begin + range.begin, task.kv_head),
-                            call.k.row_stride, range.count(), d, at));
+      float* next = at;
+      for_each_run(call, task, range, [&](int64_t row, int64_t count) {
+        LH_SIMD_CALL(dot_rows(q, row_of<T>(call.k, row, task.kv_head), call.k.row_stride, count, d,
+                              next));
+        next += count;
+      });
       if (call.bias != nullptr) add_bias(call, task, range, s.query_offset + i, at);
       at += range.count();
     }
@@ -59,12 +73,12 @@ void run_task(const AttentionCall<float>& call, const ChunkTask& task, float* q,
     partials[r].sum = LH_SIMD_CALL(softmax_numerators(
         scores, keys.count(), static_cast<float>(call.plan.scale), &partials[r].top));
     at = scores;
-    for (const KeyRange& range : {keys.sinks, keys.window}) {
-      if (range.count() == 0) continue;
-      LH_SIMD_CALL(add_weighted_rows(at, row_of<T>(call.v, s.key_begin + range.begin, task.kv_head),
-                                     call.v.row_stride, range.count(), v_d, sum));
-      at += range.count();
-    }
+    for (const KeyRange& range : {keys.sinks, keys.window})
+      for_each_run(call, task, range, [&](int64_t row, int64_t count) {
+        LH_SIMD_CALL(add_weighted_rows(at, row_of<T>(call.v, row, task.kv_head), call.v.row_stride,
+                                       count, v_d, sum));
+        at += count;
+      });
   }
 }
 

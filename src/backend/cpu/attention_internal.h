@@ -51,6 +51,8 @@ class Carver {
   int64_t used_ = 0;
 };
 
+class PagedRows;
+
 /// The operands of one call. lse and delta are [nq, heads] of Real.
 template <typename Real>
 struct AttentionCall {
@@ -61,6 +63,7 @@ struct AttentionCall {
   Real* lse = nullptr;
   const Real* bias = nullptr;  // [nk, kv_heads], or null
   Real* dbias = nullptr;       // likewise, or null: not wanted
+  const PagedRows* pages = nullptr;  // forward_decode: keys of segment s in place of its key_begin
   int64_t heads = 0, kv_heads = 0, group = 0;
   int depth = 0, v_depth = 0;  // padded
 

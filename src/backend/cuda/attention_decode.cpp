@@ -46,11 +46,8 @@ bool is_decoding(const AttentionPlan& plan) {
 }
 
 template <typename Params>
-Tensor prepare_decode(Params& p, const AttentionPlan& plan, Device device) {
-  const std::vector<kernels::AttentionSegment> segments = kernel_segments(plan);
-  p.segments = schedule_of(plan, 0, 0, device).view.segments;
+Tensor share_keys(Params& p, std::span<const kernels::AttentionSegment> segments, Device device) {
   p.sequences = narrow(static_cast<int64_t>(segments.size()), "attention", "sequences");
-  for (const kernels::AttentionSegment& s : segments) p.tokens = std::max(p.tokens, s.query_length);
   const int row_tiles = kernels::attention_decode_row_tiles(p);
   const int slots = decode_device(device, 0).multiprocessors * kernels::kAttentionDecodeBlocks;
   const auto split =
@@ -64,6 +61,18 @@ Tensor prepare_decode(Params& p, const AttentionPlan& plan, Device device) {
   return parts;
 }
 
+template <typename Params>
+Tensor prepare_decode(Params& p, const AttentionPlan& plan, Device device) {
+  const std::vector<kernels::AttentionSegment> segments = kernel_segments(plan);
+  p.segments = schedule_of(plan, 0, 0, device).view.segments;
+  for (const kernels::AttentionSegment& s : segments) p.tokens = std::max(p.tokens, s.query_length);
+  return share_keys(p, segments, device);
+}
+
+template Tensor share_keys(kernels::AttentionDecodeParams<float>&,
+                           std::span<const kernels::AttentionSegment>, Device);
+template Tensor share_keys(kernels::AttentionDecodeParams<xpu::bf16>&,
+                           std::span<const kernels::AttentionSegment>, Device);
 template Tensor prepare_decode(kernels::AttentionDecodeParams<float>&, const AttentionPlan&,
                                Device);
 template Tensor prepare_decode(kernels::AttentionDecodeParams<xpu::bf16>&, const AttentionPlan&,

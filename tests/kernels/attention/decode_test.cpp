@@ -92,6 +92,53 @@ TEST_CASE("attention decode writes a partial result in fp32, with one split and 
   }
 }
 
+TEST_CASE("attention decode takes lengths in place of segments, and other lengths in the next launch") {
+  DecodeCase c;
+  c.sequences = {{1, 70}, {1, 0}, {1, 1}, {1, 16}, {1, 333}};
+  c.splits = 3;
+  c.page_size = 16;
+  for_each_mode([&] {
+    DecodeRun<bf16> run(c, 7);
+    auto p = run.params(false);
+    p.workspace = run.workspace.get();
+    p.counters = run.counters.get();
+    const auto launched = [&](const std::vector<int>& keys) {
+      for (std::size_t s = 0; s < keys.size(); ++s) {
+        auto segment = run.dense.segments[s];
+        segment.key_length = keys[s];
+        segment.query_offset = keys[s] - 1;
+        xpu::copy_in(run.segments.get() + s, &segment, sizeof segment);
+      }
+      kernels::attention_decode(p, nullptr);
+      const auto want = run.out.dense();
+      const auto want_lse = run.lse.host();
+      // Sequence s is row s; in the segments it is row 2 s + 1.
+      const Buffer<int> lengths(keys);
+      const Buffer<float> lse(keys.size() * c.heads);
+      auto by_length = p;
+      by_length.segments = nullptr;
+      by_length.lengths = lengths.get();
+      by_length.q += p.q_stride;
+      by_length.q_stride *= 2;
+      by_length.out += p.out_stride;
+      by_length.out_stride *= 2;
+      by_length.lse = lse.get();
+      kernels::attention_decode(by_length, nullptr);
+      CHECK(bits_of(run.out.dense()) == bits_of(want));
+      for (std::size_t s = 0; s < keys.size(); ++s) {
+        for (int head = 0; head < c.heads; ++head) {
+          CHECK(lse.host()[s * c.heads + head] == want_lse[(2 * s + 1) * c.heads + head]);
+        }
+      }
+    };
+    launched({70, 0, 1, 16, 333});
+    launched({41, 0, 1, 2, 290});
+    p.segments = nullptr;
+    CHECK_THROWS_WITH_AS(kernels::attention_decode(p, nullptr),
+                         doctest::Contains("segments, or lengths"), xpu::Error);
+  });
+}
+
 TEST_CASE("attention decode of two shares of the keys merges to the whole") {
   DecodeCase c;
   c.sequences = {{2, 200}};
