@@ -161,6 +161,53 @@ TEST_CASE("closed keys outside the window equal a sliding window, tiles skipped 
   }
 }
 
+TEST_CASE("attention with keys closed by a bias matches the definition at every density") {
+  const auto check = [](AttentionCase c, DType dtype, double density, bool finite) {
+    CAPTURE(dtype_name(dtype));
+    CAPTURE(density);
+    CAPTURE(finite);
+    CAPTURE(c.key_rows);
+    CAPTURE(c.heads / c.kv_heads);
+    CAPTURE(c.plan.mask.bias_window);
+    AttentionArrays a = random_arrays(c, dtype, 3);
+    add_hard_bias(c, a, density, finite, 8);
+    attention_reference(c, a);
+    AttentionTensors t(c, a, dtype);
+    t.forward(c.plan);
+    t.backward(c.plan);
+    const Bounds bounds = bounds_of(dtype);
+    CHECK(difference(t.out, a.out) < bounds.out);
+    CHECK(difference(t.lse, a.lse) < bounds.lse);
+    CHECK(difference(t.dq, a.dq) < bounds.gradient);
+    CHECK(difference(t.dk, a.dk) < bounds.gradient);
+    CHECK(difference(t.dv, a.dv) < bounds.gradient);
+    CHECK(difference(t.dbias, a.dbias) < bounds.gradient);
+    // A gradient of the bias that nobody wants changes nothing else.
+    AttentionTensors frozen(c, a, dtype);
+    cpu::attention_backward(t.q, t.k, t.v, t.out, t.lse, t.d_out, c.plan, frozen.dq, frozen.dk,
+                            frozen.dv, t.bias);
+    CHECK(same_bytes(frozen.dq, t.dq));
+    CHECK(same_bytes(frozen.dk, t.dk));
+    CHECK(same_bytes(frozen.dv, t.dv));
+  };
+  for (const DType dtype : kDTypes) {
+    for (const double density : {0.0, 0.1, 0.5, 0.97, 1.0})
+      for (const bool finite : {false, true})
+        for (const int64_t window : {1, 64, 100, 200})
+          check(packed_case({401, 65, 1, 130}, 4, 2, 24, 16, {0, 0, window}), dtype, density,
+                finite);
+    // More tiles than a run takes, and more open keys: a run ends at either.
+    for (const double density : {0.02, 0.3, 0.9})
+      check(packed_case({2300}, 2, 1, 16, 16, {0, 0, 128}), dtype, density, true);
+    // Segments that share keys, and whose queries begin before and after the first of them.
+    AttentionCase c = packed_case({1}, 6, 2, 32, 32, {0, 0, 70});
+    c.query_rows = 300;
+    c.key_rows = 700;
+    c.plan.segments = {{0, 137, 0, 537, 400}, {137, 33, 300, 270, 240}, {170, 130, 410, 285, -10}};
+    for (const double density : {0.0, 0.2, 0.8}) check(c, dtype, density, false);
+  }
+}
+
 TEST_CASE("attention of rows outside every segment is zero and their lse is minus infinity") {
   for (const DType dtype : kDTypes) {
     AttentionCase c = packed_case({40}, 2, 1, 16, 16);
@@ -351,9 +398,9 @@ TEST_CASE("attention results are the same bits for every number of threads") {
     }
     // Keys that a bias leaves open are gathered for all queries of a task.
     for (const int64_t group : {1, 2, 3}) {
-      const AttentionCase c = packed_case({700, 100}, 2 * group, 2, 32, 32, {0, 0, 40});
+      const AttentionCase c = packed_case({2500, 100}, group, 1, 16, 16, {0, 0, 40});
       AttentionArrays a = random_arrays(c, dtype, 6);
-      add_random_bias(c, a, 7);
+      add_hard_bias(c, a, 0.2, true, 7);
       omp_set_num_threads(1);
       AttentionTensors one(c, a, dtype);
       one.forward(c.plan);
@@ -366,6 +413,8 @@ TEST_CASE("attention results are the same bits for every number of threads") {
         CHECK(same_bytes(one.out, many.out));
         CHECK(same_bytes(one.lse, many.lse));
         CHECK(same_bytes(one.dq, many.dq));
+        CHECK(same_bytes(one.dk, many.dk));
+        CHECK(same_bytes(one.dv, many.dv));
         CHECK(same_bytes(one.dbias, many.dbias));
       }
     }
