@@ -143,8 +143,8 @@ inline void add_random_bias(const AttentionCase& c, AttentionArrays& a, uint32_t
                                    : static_cast<double>(std::log(uniform(engine) + 1e-8f));
 }
 
-/// Gates of which a share of `density` is open, at 0 or at a finite bias; of every eight runs of 64 keys
-/// one is all open and one all closed (all of them at a density of 0).
+/// Gates of which a share of `density` is open, at 0 or at a finite bias; of every eight runs of 64
+/// keys one is all open and one all closed (all of them at a density of 0).
 inline void add_hard_bias(const AttentionCase& c, AttentionArrays& a, double density, bool finite,
                           uint32_t seed) {
   std::mt19937 engine(seed);

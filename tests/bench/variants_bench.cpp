@@ -2,7 +2,7 @@
 // in the same run.
 //   bench_variants [parallax|soft|hard|all] [seconds per line] [longest sequence]
 //   parallax   twice the products forward, 8 against 5 backward: 12/7 of the arithmetic
-//   soft       SP-KV with a gate per key in (0, 1): a bias outside a window of 128, and its gradient
+//   soft       SP-KV with gates in (0, 1): a bias per key outside a window of 128, its gradient
 //   hard       SP-KV with one key in ten open outside that window
 // A repetition is forward and backward of softmax attention, then of the variant. Milliseconds are
 // the least of all repetitions; a ratio is the median over repetitions, which other work on the
@@ -70,7 +70,8 @@ struct Operands {
   void forward(const AttentionPlan& mask, const Tensor& key_bias = {}) {
     cpu::attention_forward(in.q, in.k, in.v, mask, result.out, result.lse, key_bias);
   }
-  void backward(const AttentionPlan& mask, const Tensor& key_bias = {}, Tensor* gradient = nullptr) {
+  void backward(const AttentionPlan& mask, const Tensor& key_bias = {},
+                Tensor* gradient = nullptr) {
     cpu::attention_backward(in.q, in.k, in.v, result.out, result.lse, d_out, mask, d_in.dq,
                             d_in.dk, d_in.dv, key_bias, gradient);
   }

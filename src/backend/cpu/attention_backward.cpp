@@ -1,9 +1,9 @@
 // Backward pass over tiles: scores are recomputed from lse, five products per pair of tiles.
 //
-// A key block keeps dk and dv while the queries that see it stream past; dq by one of the two ways of
-// attention_schedule.h (seven products in two passes). Where a bias closes keys, the open ones of a
-// run of tiles come first, gathered into tiles of their own (attention_gather.h); what they add to dk
-// and dv is where the sums of the tiles they are from begin.
+// A key block keeps dk and dv while the queries that see it stream past; dq by one of the two ways
+// of attention_schedule.h (seven products in two passes). Where a bias closes keys, the open ones of
+// a run of tiles come first, gathered into tiles of their own (attention_gather.h): the sums of the
+// tiles they are from begin with theirs.
 #include <algorithm>
 
 #include "backend/cpu/attention_bias.h"
@@ -195,8 +195,8 @@ struct Pass {
     return rows;
   }
 
-  /// Calls visit(queries, item, pack) for all query tiles and heads that see any of key tiles
-  /// [begin, end); pack() packs the query tile, once.
+  /// Calls visit(queries, dq, pack) for all query tiles and heads that see any of key tiles
+  /// [begin, end); pack() packs the query tile, once. dq is null for kKeys.
   template <typename F>
   void for_queries(const AttentionSegment& segment, int64_t kv_head, int64_t begin, int64_t end,
                    Scratch<Real>& s, F&& visit) const {
@@ -250,8 +250,8 @@ struct Pass {
     }
   }
 
-  /// dk and dv of key tiles [begin, end) of the run in hand, at most kBlock; adds to dq of every item
-  /// unless kKeys.
+  /// dk and dv of key tiles [begin, end) of the run in hand, at most kBlock; adds to dq of every
+  /// item unless kKeys.
   void run_key_block(const AttentionSegment& segment, int64_t kv_head, int64_t begin, int64_t end,
                      Scratch<Real>& s) const {
     const auto count = static_cast<int>(end - begin);

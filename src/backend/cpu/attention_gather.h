@@ -70,7 +70,7 @@ struct KeyRun {
 
   int64_t begin = 0, end = 0;
   bool closes[kTiles] = {};  // some keys of the tile are closed
-  int64_t keys[kGathered * kTile];  // the open ones of those tiles, counted from the segment's first
+  int64_t keys[kGathered * kTile];  // the open ones of those tiles, as indices in the segment
   int count = 0;
 
   int gathered_tiles() const { return static_cast<int>(ceil_div(int64_t{count}, kTile)); }
