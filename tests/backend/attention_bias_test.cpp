@@ -1,5 +1,6 @@
 // Attention with a bias per key against its definition in double (attention_reference.h), and what a
-// bias must not change. Bounds as in attention_test.cpp.
+// bias must not change. Runs again at every
+// instruction-set level (CMakeLists.txt).
 #include <doctest/doctest.h>
 
 #include "backend/attention_checks.h"
