@@ -105,10 +105,10 @@ TEST_CASE("attention with keys closed by a bias matches the definition at every 
     CHECK(same_bytes(frozen.dv, t.dv));
   };
   for (const DType dtype : kDTypes) {
-    for (const double density : {0.0, 0.1, 0.5, 0.97, 1.0})
+    for (const double density : {0.0, 0.1, 0.9, 1.0})
       for (const bool finite : {false, true})
-        for (const int64_t window : {1, 64, 100, 200})
-          check(packed_case({401, 65, 1, 130}, 4, 2, 24, 16, {0, 0, window}), dtype, density,
+        for (const int64_t window : {1, 128, 200})
+          check(packed_case({330, 65, 1}, 4, 2, 24, 16, {0, 0, window}), dtype, density,
                 finite);
     // More tiles than a run takes, and more open keys: a run ends at either.
     for (const double density : {0.02, 0.3, 0.9})
