@@ -56,5 +56,12 @@ done
 if [ "$have_torch" = yes ]; then "$python" scripts/bench_table.py "$out" >"$table"; else
   cat "$out/results.jsonl" "$out/attention.txt"
 fi
+"$bench/bench_variants" >"$out/variants.txt"
+if [ "$have_torch" = yes ]; then
+  printf '\n## Variants of attention (`bench_variants`)\n\n```\n%s\n```\n' \
+    "$(cat "$out/variants.txt")" >>"$table"
+else
+  cat "$out/variants.txt"
+fi
 launch=$(scripts/bench_launch.sh)
 if [ "$have_torch" = yes ]; then printf '\n%s\n' "$launch" >>"$table"; else echo "$launch"; fi

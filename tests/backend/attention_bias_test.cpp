@@ -1,123 +1,123 @@
-// The gradient of a bias per key where several segments read the same keys, as the processes of a context-parallel
-// group do: against central differences, one dense formula over all queries, and the undivided document.
+// Attention with a bias per key against its definition in double (attention_reference.h), and what a
+// bias must not change. Runs again at every
+// instruction-set level (CMakeLists.txt).
 #include <doctest/doctest.h>
 
-#include "backend/attention_reference.h"
-
-namespace {
+#include "backend/attention_checks.h"
 
 using namespace lh;
 using namespace lh::test;
 
-constexpr int64_t kRows = 70, kHeads = 4, kKvHeads = 2, kD = 8;
-
-/// The queries of some positions of one document, over all of its keys.
-struct Part {
-  std::vector<int64_t> positions;  // of each query row
-  AttentionCase c;
-  AttentionArrays a;
-
-  Part(const AttentionArrays& whole, const AttentionMask& mask,
-       const std::vector<std::pair<int64_t, int64_t>>& runs) {
-    c = {0, kRows, kHeads, kKvHeads, kD, kD, {}};
-    c.plan.mask = mask;
-    c.plan.scale = 0.4;
-    a.k = whole.k;
-    a.v = whole.v;
-    a.bias = whole.bias;
-    for (const auto& [begin, end] : runs) {
-      c.plan.segments.push_back({c.query_rows, end - begin, 0, end, begin});
-      c.query_rows += end - begin;
-      for (int64_t position = begin; position < end; ++position) {
-        positions.push_back(position);
-        for (const auto& [from, to] : {std::pair{&whole.q, &a.q}, {&whole.d_out, &a.d_out}})
-          to->insert(to->end(), from->begin() + position * kHeads * kD,
-                     from->begin() + (position + 1) * kHeads * kD);
+TEST_CASE("attention with a bias per key outside a window matches the definition") {
+  for (const DType dtype : kDTypes)
+    for (const int64_t bias_window : {0, 1, 7, 64, 100, 1000})
+      for (const int64_t group : {1, 2, 8}) {
+        AttentionMask mask;
+        mask.bias_window = bias_window;
+        check_case(packed_case({330, 20, 1, 65}, 2 * group, 2, 16, 16, mask), dtype, 3, true);
+        mask.window = 90;
+        mask.sinks = 3;
+        check_case(packed_case({200, 30}, 2 * group, 2, 16, 32, mask), dtype, 5, true);
       }
-    }
-  }
+}
 
-  std::vector<double> gradient() const {
-    AttentionTensors t(c, a, DType::kF64);
-    t.forward(c.plan);
-    t.backward(c.plan);
-    return to_doubles(t.dbias);
-  }
-
-  double loss(const std::vector<double>& bias) const {
-    AttentionArrays moved = a;
-    moved.bias = bias;
-    AttentionTensors t(c, moved, DType::kF64);
-    t.forward(c.plan);
-    const auto out = to_doubles(t.out);
-    double sum = 0;
-    for (size_t i = 0; i < out.size(); ++i) sum += out[i] * a.d_out[i];
-    return sum;
-  }
-
-  /// With P the weights of one head, [queries, keys] by position, dP = d_out V^T and B one where the bias counts:
-  /// dbias = colsum(B P (dP - rowsum(P dP))), over the query heads of a group.
-  std::vector<double> dense_gradient() const {
-    std::vector<double> sums(a.bias.size());
-    for (size_t row = 0; row < positions.size(); ++row)
-      for (int64_t h = 0; h < kHeads; ++h) {
-        const int64_t g = h / (kHeads / kKvHeads);
-        const auto dot = [&](const std::vector<double>& rows, const std::vector<double>& keys, int64_t j) {
-          double sum = 0;
-          for (int64_t x = 0; x < kD; ++x)
-            sum += rows[(row * kHeads + static_cast<size_t>(h)) * kD + static_cast<size_t>(x)] *
-                   keys[static_cast<size_t>((j * kKvHeads + g) * kD + x)];
-          return sum;
-        };
-        std::vector<double> p(kRows), dp(kRows);
-        std::vector<bool> counts(kRows);
-        double total = 0, mean = 0;
-        for (int64_t j = 0; j < kRows; ++j) {
-          const auto at = static_cast<size_t>(j);
-          counts[at] = positions[row] - j >= c.plan.mask.bias_window;
-          if (!sees(c.plan.mask, positions[row], j)) continue;
-          p[at] = std::exp(c.plan.scale * dot(a.q, a.k, j) +
-                           (counts[at] ? a.bias[static_cast<size_t>(j * kKvHeads + g)] : 0));
-          total += p[at];
-          dp[at] = dot(a.d_out, a.v, j);
-        }
-        for (size_t j = 0; j < kRows; ++j) mean += p[j] / total * dp[j];
-        for (size_t j = 0; j < kRows; ++j)
-          if (counts[j])
-            sums[j * kKvHeads + static_cast<size_t>(g)] += p[j] / total * (dp[j] - mean);
-      }
-    return sums;
-  }
-};
-
-TEST_CASE("attention's gradient of a bias whose keys several segments read") {
-  for (const AttentionMask mask : {AttentionMask{0, 0, 6}, AttentionMask{30, 2, 6}, AttentionMask{0, 0, 0}}) {
-    CAPTURE(mask.window);
-    CAPTURE(mask.bias_window);
-    AttentionCase c = packed_case({kRows}, kHeads, kKvHeads, kD, kD, mask);
-    AttentionArrays whole = random_arrays(c, DType::kF64, 3);
-    add_random_bias(c, whole, 4);
-    // Two processes, each with an early and a late piece (zigzag), and one with everything.
-    const Part first(whole, mask, {{0, 17}, {52, 70}}), second(whole, mask, {{17, 35}, {35, 52}}),
-        all(whole, mask, {{0, 70}});
-    std::vector<double> together(whole.bias.size());
-    for (const Part* part : {&first, &second, &all}) {
-      const auto got = part->gradient(), dense = part->dense_gradient();
-      for (size_t i = 0; i < got.size(); ++i) {
-        CHECK(std::abs(got[i] - dense[i]) < 1e-12);
-        if (part != &all) together[i] += got[i];
-        auto bias = part->a.bias;
-        if (std::isinf(bias[i])) continue;  // a closed key has no slope
-        const double step = 1e-5;
-        bias[i] += step;
-        const double above = part->loss(bias);
-        bias[i] -= 2 * step;
-        CHECK(std::abs(got[i] - (above - part->loss(bias)) / (2 * step)) < 1e-8);
-      }
-    }
-    const auto want = all.gradient();
-    for (size_t i = 0; i < want.size(); ++i) CHECK(std::abs(together[i] - want[i]) < 1e-12);
+TEST_CASE("attention with a bias sees queries after the first key, and keys that segments share") {
+  for (const DType dtype : kDTypes) {
+    AttentionCase c = packed_case({1}, 4, 2, 32, 32);
+    c.plan.mask.bias_window = 20;
+    c.query_rows = 100;
+    c.key_rows = 400;
+    c.plan.segments = {{0, 37, 0, 237, 200}, {37, 33, 100, 70, 40}, {70, 30, 310, 85, -10}};
+    check_case(c, dtype, 1, true);
   }
 }
 
-}  // namespace
+TEST_CASE("attention with a bias of zero, or a window as long as the document, equals it without") {
+  for (const DType dtype : kDTypes)
+    for (const bool open : {true, false}) {
+      AttentionCase c = packed_case({150, 3}, 4, 2, 32, 32);
+      AttentionArrays a = random_arrays(c, dtype, 2);
+      AttentionTensors plain(c, a, dtype);
+      plain.forward(c.plan);
+      plain.backward(c.plan);
+      add_random_bias(c, a, 4);
+      if (open) std::fill(a.bias.begin(), a.bias.end(), 0.0);
+      else c.plan.mask.bias_window = 150;
+      AttentionTensors t(c, a, dtype);
+      t.forward(c.plan);
+      t.backward(c.plan);
+      CHECK(same_bytes(t.out, plain.out));
+      CHECK(same_bytes(t.lse, plain.lse));
+      CHECK(same_bytes(t.dq, plain.dq));
+      CHECK(same_bytes(t.dk, plain.dk));
+      CHECK(same_bytes(t.dv, plain.dv));
+      if (!open)
+        for (const double d : to_doubles(t.dbias)) CHECK(d == 0);
+    }
+}
+
+TEST_CASE("attention with all keys outside the window closed equals a sliding window") {
+  for (const DType dtype : kDTypes) {
+    AttentionCase c = packed_case({400, 30}, 4, 2, 32, 32, {50, 0, 0});
+    AttentionArrays a = random_arrays(c, dtype, 2);
+    AttentionTensors windowed(c, a, dtype);
+    windowed.forward(c.plan);
+    windowed.backward(c.plan);
+    a.bias.assign(static_cast<size_t>(c.key_rows * c.kv_heads),
+                  -std::numeric_limits<double>::infinity());
+    c.plan.mask = {0, 0, 50};
+    AttentionTensors t(c, a, dtype);
+    t.forward(c.plan);
+    t.backward(c.plan);
+    CHECK(difference(t.out, to_doubles(windowed.out)) < bounds_of(dtype).out);
+    CHECK(difference(t.dk, to_doubles(windowed.dk)) < bounds_of(dtype).gradient);
+    for (const double d : to_doubles(t.dbias)) CHECK(d == 0);
+  }
+}
+
+TEST_CASE("attention with keys closed by a bias matches the definition at every density") {
+  const auto check = [](AttentionCase c, DType dtype, double density, bool finite) {
+    CAPTURE(dtype_name(dtype));
+    CAPTURE(density);
+    CAPTURE(finite);
+    CAPTURE(c.key_rows);
+    CAPTURE(c.heads / c.kv_heads);
+    CAPTURE(c.plan.mask.bias_window);
+    AttentionArrays a = random_arrays(c, dtype, 3);
+    add_hard_bias(c, a, density, finite, 8);
+    attention_reference(c, a);
+    AttentionTensors t(c, a, dtype);
+    t.forward(c.plan);
+    t.backward(c.plan);
+    const Bounds bounds = bounds_of(dtype);
+    CHECK(difference(t.out, a.out) < bounds.out);
+    CHECK(difference(t.lse, a.lse) < bounds.lse);
+    CHECK(difference(t.dq, a.dq) < bounds.gradient);
+    CHECK(difference(t.dk, a.dk) < bounds.gradient);
+    CHECK(difference(t.dv, a.dv) < bounds.gradient);
+    CHECK(difference(t.dbias, a.dbias) < bounds.gradient);
+    // A gradient of the bias that nobody wants changes nothing else.
+    AttentionTensors frozen(c, a, dtype);
+    cpu::attention_backward(t.q, t.k, t.v, t.out, t.lse, t.d_out, c.plan, frozen.dq, frozen.dk,
+                            frozen.dv, t.bias);
+    CHECK(same_bytes(frozen.dq, t.dq));
+    CHECK(same_bytes(frozen.dk, t.dk));
+    CHECK(same_bytes(frozen.dv, t.dv));
+  };
+  for (const DType dtype : kDTypes) {
+    for (const double density : {0.0, 0.1, 0.9, 1.0})
+      for (const bool finite : {false, true})
+        for (const int64_t window : {1, 128, 200})
+          check(packed_case({330, 65, 1}, 4, 2, 24, 16, {0, 0, window}), dtype, density,
+                finite);
+    // More tiles than a run takes, and more open keys: a run ends at either.
+    for (const double density : {0.02, 0.3, 0.9})
+      check(packed_case({2300}, 2, 1, 16, 16, {0, 0, 128}), dtype, density, true);
+    // Segments that share keys, and whose queries begin before and after the first of them.
+    AttentionCase c = packed_case({1}, 6, 2, 32, 32, {0, 0, 70});
+    c.query_rows = 300;
+    c.key_rows = 700;
+    c.plan.segments = {{0, 137, 0, 537, 400}, {137, 33, 300, 270, 240}, {170, 130, 410, 285, -10}};
+    for (const double density : {0.0, 0.2, 0.8}) check(c, dtype, density, false);
+  }
+}

@@ -143,6 +143,22 @@ inline void add_random_bias(const AttentionCase& c, AttentionArrays& a, uint32_t
                                    : static_cast<double>(std::log(uniform(engine) + 1e-8f));
 }
 
+/// Gates of which a share of `density` is open, at 0 or at a finite bias; of every eight runs of 64
+/// keys one is all open and one all closed (all of them at a density of 0).
+inline void add_hard_bias(const AttentionCase& c, AttentionArrays& a, double density, bool finite,
+                          uint32_t seed) {
+  std::mt19937 engine(seed);
+  std::uniform_real_distribution<float> uniform(0, 1);
+  a.bias.resize(static_cast<size_t>(c.key_rows * c.kv_heads));
+  for (size_t i = 0; i < a.bias.size(); ++i) {
+    const size_t tile = i / static_cast<size_t>(64 * c.kv_heads) % 8;
+    const double share = density == 0 || tile == 2 ? 0 : tile == 1 ? 1 : density;
+    const bool open = static_cast<double>(uniform(engine)) < share;
+    const float value = finite ? std::log(uniform(engine) + 1e-8f) : 0.0f;
+    a.bias[i] = open ? static_cast<double>(value) : -std::numeric_limits<double>::infinity();
+  }
+}
+
 inline Tensor to_tensor(const std::vector<double>& values, const Shape& shape, DType dtype) {
   Tensor t = Tensor::empty(shape, dtype);
   dispatch_float(dtype, "to_tensor", [&]<typename T>() {

@@ -26,7 +26,8 @@ AttentionCall<Real> make_call(const Tensor& q, const Tensor& k, const Tensor& v,
   call.v = HeadRows(v);
   call.out = HeadRows(out);
   call.lse = lse.data<Real>();
-  if (bias.defined()) call.bias = bias.data<Real>();
+  call.biased = bias.defined();
+  if (call.biased) call.bias = bias.data<Real>();
   call.heads = q.size(1);
   call.kv_heads = k.size(1);
   call.group = call.heads / call.kv_heads;

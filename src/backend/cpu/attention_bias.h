@@ -1,6 +1,5 @@
-// A bias per key on tiles of scores (backend/attention.h): added before the softmax, its gradient
-// summed after it. Score tiles are [keys][queries], so a key's bias is one number for a run of
-// columns.
+// A bias per key on tiles of scores (backend/attention.h). Score tiles are [keys][queries], so a
+// key's bias is one number for a run of columns.
 #pragma once
 
 #include <algorithm>
@@ -39,33 +38,19 @@ bool is_closed(const AttentionCall<Real>& call, const BiasedTile& tile) {
   return true;
 }
 
-/// Scores are not scaled yet, so the bias is divided by the scale.
+/// The bias of each row and the first column it counts for: arguments of TileOps::add_bias.
 template <typename Real>
-void add_bias(const AttentionCall<Real>& call, const BiasedTile& tile, int columns, Real* scores) {
+struct RowBias {
+  Real bias[kTile];  // scores are not scaled yet, so it is divided by the scale
+  int first[kTile];
+};
+template <typename Real>
+void row_bias(const AttentionCall<Real>& call, const BiasedTile& tile, int columns,
+              RowBias<Real>& result) {
   const Real inverse = static_cast<Real>(1 / call.plan.scale);
   for (int r = 0; r < tile.rows.count; ++r) {
-    const Real bias = call.bias[tile.index(call, r)] * inverse;
-    if (bias == 0) continue;
-    Real* row = scores + r * kTile;
-    for (int c = tile.first_column(call.plan.mask, r, columns); c < columns; ++c) row[c] += bias;
-  }
-}
-
-/// sums[row of the key tile] += gradients of the scores of its queries outside the window.
-template <typename Real>
-void add_bias_gradient(const AttentionCall<Real>& call, const BiasedTile& tile, const Real* ds,
-                       double* sums) {
-  constexpr int kParts = 16;  // lets the compiler use registers of any width, in one fixed order
-  for (int r = 0; r < tile.rows.count; ++r) {
-    const Real* row = ds + r * kTile;
-    Real parts[kParts] = {};
-    int c = tile.first_column(call.plan.mask, r, tile.queries.count);
-    for (; c + kParts <= tile.queries.count; c += kParts)
-      for (int i = 0; i < kParts; ++i) parts[i] += row[c + i];
-    for (int i = 0; c + i < tile.queries.count; ++i) parts[i] += row[c + i];
-    double total = 0;
-    for (const Real part : parts) total += part;
-    sums[tile.rows.begin + r] += total;
+    result.bias[r] = call.bias == nullptr ? 0 : call.bias[tile.index(call, r)] * inverse;
+    result.first[r] = tile.first_column(call.plan.mask, r, columns);
   }
 }
 

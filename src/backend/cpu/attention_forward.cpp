@@ -4,9 +4,9 @@
 // full tiles, so that the cost follows their number.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "backend/cpu/attention_bias.h"
+#include "backend/cpu/attention_gather.h"
 #include "backend/cpu/attention_schedule.h"
 
 namespace lh::cpu {
@@ -30,10 +30,7 @@ struct Scratch {
   Item<Real> items[kItems];
   void *k, *v, *p;
   Real *scores, *shrink;
-  // Open keys gathered from several tiles: rows of k and v, and the bias of each.
-  char *gathered_k = nullptr, *gathered_v = nullptr;
-  Real* gathered_bias = nullptr;
-  int gathered = 0;
+  GatheredRows<Real> gathered;
 
   Scratch(Carver& carver, const AttentionCall<Real>& call) {
     for (Item<Real>& item : items) {
@@ -47,10 +44,7 @@ struct Scratch {
     scores = carver.take<Real>(kTile * kTile);
     p = call.ops.shared_layouts ? scores : carver.take<Real>(kTile * kTile);
     shrink = carver.take<Real>(kTile);
-    if (call.bias == nullptr) return;
-    gathered_k = carver.take(int64_t{kTile} * call.k.d * call.k.element_bytes);
-    gathered_v = carver.take(int64_t{kTile} * call.v.d * call.v.element_bytes);
-    gathered_bias = carver.take<Real>(kTile);
+    if (may_gather(call)) gathered = GatheredRows<Real>(carver, call);
   }
 };
 
@@ -104,7 +98,11 @@ void attend(const AttentionCall<Real>& call, const Scratch<Real>& scratch, const
             const BiasedTile& tile) {
   const VisibleRows& rows = tile.rows;
   attend(call, scratch, item, rows.begin, rows.count, [&](Real* scores) {
-    if (call.bias != nullptr) add_bias(call, tile, item.columns, scores);
+    if (call.bias != nullptr) {
+      RowBias<Real> bias;
+      row_bias(call, tile, item.columns, bias);
+      call.ops.add_bias(scores, rows.count, item.columns, bias.bias, bias.first);
+    }
     if (!rows.masked) return;
     ColumnRanges ranges;
     column_ranges(call.plan.mask, item.queries, tile.key_begin, rows, item.columns, ranges);
@@ -123,19 +121,17 @@ void pack_keys(const AttentionCall<Real>& call, const Scratch<Real>& scratch, co
 /// The gathered keys, for all query tiles of a task.
 template <typename Real>
 void attend_gathered(const AttentionCall<Real>& call, Scratch<Real>& scratch, int items) {
-  if (scratch.gathered == 0) return;
-  pack_keys(call, scratch, scratch.gathered_k, call.k.d, scratch.gathered_v, call.v.d,
-            scratch.gathered);
+  GatheredRows<Real>& rows = scratch.gathered;
+  if (rows.count == 0) return;
+  pack_keys(call, scratch, rows.k, call.k.d, rows.v, call.v.d, rows.count);
+  constexpr int kFirst[kTile] = {};
   for (int i = 0; i < items; ++i) {
     const Item<Real>& item = scratch.items[i];
-    attend(call, scratch, item, 0, scratch.gathered, [&](Real* scores) {
-      for (int r = 0; r < scratch.gathered; ++r) {
-        const Real bias = scratch.gathered_bias[r];
-        for (int c = 0; c < item.columns && bias != 0; ++c) scores[r * kTile + c] += bias;
-      }
+    attend(call, scratch, item, 0, rows.count, [&](Real* scores) {
+      call.ops.add_bias(scores, rows.count, item.columns, rows.bias, kFirst);
     });
   }
-  scratch.gathered = 0;
+  rows.count = 0;
 }
 
 /// Gathers the open ones of `keys` keys from row `row` of k and v, if it is worth it: true when
@@ -143,26 +139,15 @@ void attend_gathered(const AttentionCall<Real>& call, Scratch<Real>& scratch, in
 template <typename Real>
 bool gather(const AttentionCall<Real>& call, const AttentionTask& task, int items, int64_t row,
             int64_t last_key, int keys, int64_t position, Scratch<Real>& scratch) {
-  if (call.bias == nullptr || call.plan.mask.window > 0 ||
-      last_key + call.plan.mask.bias_window > position)
-    return false;
+  if (!may_gather(call) || !is_remote(call.plan.mask, last_key, position)) return false;
   const Real* bias = call.bias + row * call.kv_heads + task.kv_head;
-  const auto open = [&](int r) {
-    return bias[r * call.kv_heads] != -std::numeric_limits<Real>::infinity();
-  };
-  int closed = 0;
-  for (int r = 0; r < keys; ++r) closed += open(r) ? 0 : 1;
-  if (closed == 0) return false;
-  const auto inverse = static_cast<Real>(1 / call.plan.scale);  // scores are not scaled yet
+  int open = 0;
+  for (int r = 0; r < keys; ++r) open += is_open(bias[r * call.kv_heads]);
+  if (open == keys) return false;
   for (int r = 0; r < keys; ++r) {
-    if (!open(r)) continue;
-    const size_t k_bytes = static_cast<size_t>(call.k.d * call.k.element_bytes),
-                 v_bytes = static_cast<size_t>(call.v.d * call.v.element_bytes);
-    const auto at = static_cast<size_t>(scratch.gathered);
-    std::memcpy(scratch.gathered_k + at * k_bytes, call.k.at(row + r, task.kv_head), k_bytes);
-    std::memcpy(scratch.gathered_v + at * v_bytes, call.v.at(row + r, task.kv_head), v_bytes);
-    scratch.gathered_bias[scratch.gathered++] = bias[r * call.kv_heads] * inverse;
-    if (scratch.gathered == kTile) attend_gathered(call, scratch, items);
+    if (!is_open(bias[r * call.kv_heads])) continue;
+    scratch.gathered.add(call, row + r, task.kv_head);
+    if (scratch.gathered.count == kTile) attend_gathered(call, scratch, items);
   }
   return true;
 }

@@ -61,6 +61,7 @@ struct AttentionCall {
   Device device = {};  // the meta device: scratch memory is allocated, nothing is computed
   HeadRows q{}, k{}, v{}, out{}, d_out{}, dq{}, dk{}, dv{};
   Real* lse = nullptr;
+  bool biased = false;         // there is a bias, also on the meta device
   const Real* bias = nullptr;  // [nk, kv_heads], or null
   Real* dbias = nullptr;       // likewise, or null: not wanted
   const PagedRows* pages = nullptr;  // forward_decode: keys of segment s in place of its key_begin

@@ -57,9 +57,9 @@ enum class Wanted { kAll, kKeys, kQueries };
 ///   too much scratch; key blocks are tasks of their own, then query tiles, which repeat the products
 ///   that lead to the gradients of scores.
 /// pass(wanted, tasks, items): items is the number of query tiles a task keeps sums of, each of
-/// `item_bytes`.
+/// `item_bytes`. key_tiles: of a task in the first of two passes.
 template <typename Call, typename F>
-void schedule_backward(const Call& call, int64_t item_bytes, const F& pass) {
+void schedule_backward(const Call& call, int64_t item_bytes, int64_t key_tiles, const F& pass) {
   constexpr int64_t kMaxQuerySums = int64_t{16} << 20;
   int64_t items = 0, total = 0;
   for (const AttentionSegment& segment : call.plan.segments)
@@ -76,7 +76,7 @@ void schedule_backward(const Call& call, int64_t item_bytes, const F& pass) {
   }
   std::vector<int> segments;
   for (size_t s = 0; s < call.plan.segments.size(); ++s) segments.push_back(static_cast<int>(s));
-  pass(Wanted::kKeys, key_tasks(call.plan, call.kv_heads, call.group, kBlock), int64_t{0});
+  pass(Wanted::kKeys, key_tasks(call.plan, call.kv_heads, call.group, key_tiles), int64_t{0});
   pass(Wanted::kQueries, query_tasks(call.plan, segments, call.kv_heads, call.group, 1), int64_t{1});
 }
 

@@ -82,6 +82,11 @@ struct TileOps {
   /// Row r of the scores keeps columns [begin[r], end[r]); the others become -inf.
   void (*mask)(Real* scores, int rows, int n, const int* begin, const int* end);
 
+  /// scores[r][c] += bias[r] for columns c from first[r] on.
+  void (*add_bias)(Real* scores, int rows, int n, const Real* bias, const int* first);
+  /// sums[r] += sum of x[r][c] over columns c from first[r] on.
+  void (*add_row_sums)(const Real* x, int rows, int n, const int* first, double* sums);
+
   /// One step of the online softmax: p = 2^(scores * scale - top), written as a right operand.
   /// top and total are the running reference (in units of log2) and sum of each query; sums of
   /// earlier tiles must be multiplied by shrink[n] when the result is true. The reference follows

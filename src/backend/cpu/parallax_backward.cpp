@@ -230,7 +230,7 @@ struct Pass {
 template <typename Real>
 void parallax_backward_tiles(const ParallaxCall<Real>& call) {
   const int64_t item_bytes = 2 * kTile * call.depth * static_cast<int64_t>(sizeof(Real));
-  schedule_backward(call, item_bytes, [&](Wanted wanted, const auto& tasks, int64_t items) {
+  schedule_backward(call, item_bytes, kBlock, [&](Wanted wanted, const auto& tasks, int64_t items) {
     const Pass<Real> pass{call, call.ops, wanted};
     run_tasks<Scratch<Real>>(
         call, tasks,

@@ -378,6 +378,8 @@ constexpr TileOps<float> make_ops(bool amx) {
   ops.matmul_nn = amx ? amx_matmul_nn : dot_matmul_nn;
   ops.matmul_tn = amx ? amx_matmul_tn : dot_matmul_tn;
   ops.mask = mask<float>;
+  ops.add_bias = add_bias<float>;
+  ops.add_row_sums = add_row_sums<float>;
   ops.softmax = softmax;
   ops.score_gradient = score_gradient;
   ops.softmax_probe = softmax_probe;

@@ -244,6 +244,33 @@ void mask(Real* scores, int rows, int n, const int* begin, const int* end) {
 }
 
 template <typename Real>
+void add_bias(Real* scores, int rows, int n, const Real* bias, const int* first) {
+  constexpr int kLanes = Compute<Real>::kLanes;
+  for (int r = 0; r < rows; ++r) {
+    if (bias[r] == 0) continue;
+    Real* row = scores + r * kTile;
+    int c = first[r];
+    for (; c < n && c % kLanes != 0; ++c) row[c] += bias[r];
+    for (; c < n; c += kLanes) store(row + c, load(row + c, Full{}) + bias[r], Full{});
+  }
+}
+
+template <typename Real>
+void add_row_sums(const Real* x, int rows, int n, const int* first, double* sums) {
+  using V = vec_t<Real>;
+  constexpr int kLanes = Compute<Real>::kLanes;
+  for (int r = 0; r < rows; ++r) {
+    const Real* row = x + r * kTile;
+    int c = first[r];
+    Real ragged = 0;
+    V sum{};
+    for (; c < n && c % kLanes != 0; ++c) ragged += row[c];
+    for (; c < n; c += kLanes) sum += load(row + c, Full{});
+    sums[r] += static_cast<double>(ragged + sum_lanes(sum));
+  }
+}
+
+template <typename Real>
 void scale_columns(Real* c, int d, int n, const Real* factor) {
   for (int i = 0; i < d; ++i)
     for_lanes<Real>(n, [&](int64_t j, auto tail) {

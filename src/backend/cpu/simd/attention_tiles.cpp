@@ -191,6 +191,8 @@ constexpr TileOps<scalar_t<T>> make_ops() {
   ops.matmul_nn = matmul_nn<Real>;
   ops.matmul_tn = matmul_tn<Real>;
   ops.mask = mask<Real>;
+  ops.add_bias = add_bias<Real>;
+  ops.add_row_sums = add_row_sums<Real>;
   ops.softmax = softmax<Real>;
   ops.score_gradient = score_gradient<Real>;
   ops.softmax_probe = softmax_probe<Real>;
