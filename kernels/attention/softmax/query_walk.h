@@ -11,7 +11,7 @@ struct QueryWalk {
   const AttentionMask* mask;
   AttentionKeyTile work;
   int head_begin, head_end, step;
-  bool closed = false;
+  bool closed;
 
   int item = 0, head = 0, begin = 0;
   AttentionSegment segment = {};

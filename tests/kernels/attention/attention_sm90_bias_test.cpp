@@ -14,10 +14,8 @@ void check_head_dim(int head_dim) {
 #ifdef __CUDACC__
   if (!has_sm90()) return;
 #endif
-  check_bias_cases<bf16>(head_dim, head_dim == 64, kAbsolute, [](AttentionRun<bf16>& run) {
-    run.forward_sm90();
-    run.backward_sm90();
-  });
+  check_bias_cases<bf16>(head_dim, head_dim == 64, kAbsolute, [](auto& run) { run.forward_sm90(); },
+                         [](auto& run) { run.backward_sm90(); });
 }
 
 }  // namespace
