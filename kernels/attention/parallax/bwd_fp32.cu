@@ -104,8 +104,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             p.value_dim);
 
   float dk[2][kC][4] = {}, dv[2][kC][4] = {};
-  softmax::QueryWalk at{&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kTile,
-                        false};
+  softmax::QueryWalk at{&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kTile};
   for (at.start(); !at.done(); at.next()) {
     const std::int64_t row = std::int64_t{at.segment.query_begin} + at.begin;
     xpu::sync_block();

@@ -1,5 +1,5 @@
-// A bias per key in the Hopper passes over queries: the producer chooses the key tiles and hands each
-// over with its bias.
+// A bias per key in the Hopper passes. Over queries: the producer chooses the key tiles and hands each
+// over with its bias. Over keys: a thread's two rows are keys, whose bias it keeps.
 #pragma once
 #include "kernels/attention/softmax/key_walk.h"
 #include "kernels/attention/softmax/tile_sm90.cuh"
@@ -64,6 +64,44 @@ __device__ inline void add_bias(float (&score)[kN / 2], float to_log2, const flo
             score[4 * j + e] * to_log2 + (distance >= bias_window ? add[e % 2] : 0.0f);
       }
     }
+  }
+}
+
+/// Pair j of a thread whose rows are keys, `distance` being that of pair 0.
+XPU_HD int pair_distance(int distance, int j) {
+  return distance + j / 4 * 8 + j % 2 - j / 2 % 2 * 8;
+}
+
+/// add_bias for rows of keys: bias of a thread's key and of that 8 further.
+template <int kN>
+__device__ inline void add_key_bias(float (&score)[kN / 2], float to_log2, const float (&bias)[2],
+                                    BiasPairs pairs, int bias_window, int distance) {
+  if (pairs == BiasPairs::kSome) {
+#pragma unroll
+    for (int j = 0; j < kN / 2; ++j) {
+      const bool outside = pair_distance(distance, j) >= bias_window;
+      score[j] = score[j] * to_log2 + (outside ? bias[j / 2 % 2] : 0.0f);
+    }
+    return;
+  }
+  const bool all = pairs == BiasPairs::kAll;
+  const float add[2] = {all ? bias[0] : 0.0f, all ? bias[1] : 0.0f};
+#pragma unroll
+  for (int j = 0; j < kN / 2; ++j) score[j] = score[j] * to_log2 + add[j / 2 % 2];
+}
+
+/// Adds a thread's ds to the sums of its two keys, where the pair has a bias.
+template <int kN>
+__device__ inline void sum_key_bias(float (&dbias)[2], const float (&ds)[kN / 2], BiasPairs pairs,
+                                    int bias_window, int distance) {
+  if (pairs == BiasPairs::kSome) {
+#pragma unroll
+    for (int j = 0; j < kN / 2; ++j) {
+      if (pair_distance(distance, j) >= bias_window) dbias[j / 2 % 2] += ds[j];
+    }
+  } else if (pairs == BiasPairs::kAll) {
+#pragma unroll
+    for (int j = 0; j < kN / 2; ++j) dbias[j / 2 % 2] += ds[j];
   }
 }
 

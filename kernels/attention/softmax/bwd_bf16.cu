@@ -164,8 +164,8 @@ __global__ void __launch_bounds__(kThreads)
                     work.count, p.head_dim);
   load_tile<kM, kDV>(v_tile, p.v + work.first * p.v_stride + kv_head * p.value_dim, p.v_stride,
                      work.count, p.value_dim);
-  QueryWalk walk{&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kN,
-                 closed(p, kv_head, work)};
+  QueryWalk walk{&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kN};
+  walk.closed = closed(p, kv_head, work);
   walk.start();
   if (!walk.done()) load_stage(walk, 0);
   xpu::copy_async_commit();

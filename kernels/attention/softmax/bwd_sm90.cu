@@ -1,6 +1,7 @@
 // Softmax attention backward for Hopper, bf16, from lse and delta = rowsum(dout out) - dlse.
 //   p_ij = exp(s_ij - lse_i),  ds_ij = p_ij (dout_i v_j - delta_i)
-//   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i p_ij dout_i
+//   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i p_ij dout_i,
+//   dbias_j = sum_i ds_ij outside the bias window
 // Two passes of 3 + 4 products, against 5 in one pass over keys. The one pass must add dq up across
 //   blocks. Without atomics or waiting for other blocks that takes an fp32 dq per key tile, 4 d nq
 //   nk / 128 bytes a head: 34 GB for 8 causal documents of 8192 tokens with 32 heads of 128, and 14
@@ -21,13 +22,17 @@
 //   (192, 144 KiB), at d = 64 128 in 4 (160 KiB), and 8 bytes of lse and delta a query.
 // Registers: 24 for the producer, 240 for the consumers (setmaxnreg); accumulators take at most
 //   192.
+// Bias: compiled only where there is one. dq: as forward, 2 KiB at most. dk and dv: bias and dbias of
+//   a thread's two keys in registers; dbias is summed over all heads of the group and their queries,
+//   then over the four lanes of a row. Closed tiles meet only queries within the bias window.
 // Masks: tiles outside the mask are not visited; rows behind a segment that a box brings
 //   along are cleared and masked (keys), cleared and have lse = +inf (queries), or are not stored
 //   (own rows).
 // Numerics: products and sums fp32; p and ds are rounded to bf16 for the products they enter.
 // Determinism: bitwise; every sum has one owner and a fixed order.
 // Roofline, an unmeasured estimate: 14 d flops per visible pair. At the 650 of 989 TFLOP/s that the
-//   forward design reaches: 8 documents of 8192, 32 heads of 128: 15.4 TFLOP, 24 ms.
+//   forward design reaches: 8 documents of 8192, 32 heads of 128: 15.4 TFLOP, 24 ms. Closed keys cost
+//   what open ones do, but for whole tiles of them.
 #include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/checks.h"
 #include "kernels/attention/softmax/bias_sm90.cuh"
@@ -281,8 +286,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     xpu::registers_shrink_to<24>();
     if (warp > 0) return;
     if (lane == 0) {
-      *walk = {&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kN,
-               kBias && softmax::closed(p, kv_head, work)};
+      *walk = {&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kN};
+      if constexpr (kBias) walk->closed = softmax::closed(p, kv_head, work);
       walk->start();
       if (!walk->done()) {
         xpu::mbarrier_arrive_expect(own_full, 2 * Own::kBytes);
@@ -359,22 +364,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     xpu::wgmma_wait<1>();
     const BiasPairs pairs =
         bias_pairs(p.mask, at.query, at.query + at.rows - 1, at.key, at.key + work.count);
-    const int distance = at.query + 2 * t - at.key - own_row;  // of element 0
-    const auto outside = [&](int j) {
-      return distance + j / 4 * 8 + j % 2 - j / 2 % 2 * 8 >= p.mask.bias_window;
-    };
+    const int distance = at.query + 2 * t - at.key - own_row;  // of the thread's first pair
     if constexpr (kBias) {
-      if (pairs == BiasPairs::kSome) {
-#pragma unroll
-        for (int j = 0; j < kN / 2; ++j) {
-          prob[j] = prob[j] * to_log2 + (outside(j) ? bias[j / 2 % 2] : 0.0f);
-        }
-      } else {
-        const float add[2] = {pairs == BiasPairs::kAll ? bias[0] : 0.0f,
-                              pairs == BiasPairs::kAll ? bias[1] : 0.0f};
-#pragma unroll
-        for (int j = 0; j < kN / 2; ++j) prob[j] = prob[j] * to_log2 + add[j / 2 % 2];
-      }
+      add_key_bias<kN>(prob, to_log2, bias, pairs, p.mask.bias_window, distance);
     }
     // Own rows past the tile's end are not stored, so they need no mask.
     if (needs_mask(p.mask, at.key_length, at.query, at.query + at.rows - 1, at.key, work.count)) {
@@ -405,17 +397,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         ds[4 * j + e] = prob[4 * j + e] * (ds[4 * j + e] - delta[e % 2]);
       }
     }
-    if constexpr (kBias) {
-      if (pairs == BiasPairs::kSome) {
-#pragma unroll
-        for (int j = 0; j < kN / 2; ++j) {
-          if (outside(j)) dbias[j / 2 % 2] += ds[j];
-        }
-      } else if (pairs == BiasPairs::kAll) {
-#pragma unroll
-        for (int j = 0; j < kN / 2; ++j) dbias[j / 2 % 2] += ds[j];
-      }
-    }
+    if constexpr (kBias) sum_key_bias<kN>(dbias, ds, pairs, p.mask.bias_window, distance);
     std::uint32_t prob_weights[kN / 16][4], ds_weights[kN / 16][4];
     pack_weights<kN>(prob_weights, prob);
     pack_weights<kN>(ds_weights, ds);

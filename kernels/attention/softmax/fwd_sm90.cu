@@ -11,13 +11,16 @@
 //   read along its rows (transposed operand), so nothing is written back to shared memory.
 // Shared memory: q, then stages of k and v, in swizzled sub-tiles (tile_sm90.cuh): 160 KiB at d =
 //   128 (2 stages), 168 KiB at d = 96 (3), 144 KiB at d = 64 (4).
+// Bias: the producer, a warp then, passes the bias of each tile and leaves out closed tiles
+//   (bias_sm90.cuh); up to 2.6 KiB more of shared memory. Without a bias nothing of this is compiled.
 // Masks: key tiles outside the mask are not visited (mask.h); rows of other documents that a box
 //   brings along are masked (scores), cleared (values) or not stored.
 // Numerics: as fwd_bf16.cu. Determinism: bitwise; key tiles in ascending order.
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg).
 // Roofline, an unmeasured estimate: 4 d flops per visible pair; the published kernel of this design
 //   reaches about 650 of 989 TFLOP/s at d 128, causal, 16k: 8 documents of 8192, 32 heads: 4.4
-//   TFLOP, 6.8 ms.
+//   TFLOP, 6.8 ms. A bias adds an operation per pair to the softmax; closed keys cost what open ones
+//   do, but for whole tiles of them.
 #include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/checks.h"
 #include "kernels/attention/softmax/bias_sm90.cuh"

@@ -11,11 +11,11 @@ struct QueryWalk {
   const AttentionMask* mask;
   AttentionKeyTile work;
   int head_begin, head_end, step;
-  bool closed;
 
   int item = 0, head = 0, begin = 0;
   AttentionSegment segment = {};
   QueryRange range = {};
+  int closed = 0;  // 1: all keys of the tile are; set before start()
 
   XPU_HD void start() { enter(0); }
   XPU_HD bool done() const { return item >= work.segments_count; }
@@ -36,7 +36,7 @@ struct QueryWalk {
     for (item = i; item < work.segments_count; ++item) {
       segment = schedule->segments[schedule->key_segments[work.segments_begin + item]];
       range = query_range(*mask, segment, key_position(), key_position() + work.count,
-                          closed);
+                          closed != 0);
       head = head_begin;
       begin = range.begin;
       if (range.begin < range.end) return;
