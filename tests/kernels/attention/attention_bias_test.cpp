@@ -47,11 +47,14 @@ TEST_CASE("closed runs are counted from every row") {
   }
 }
 
-TEST_CASE("attention with a bias per key equals the dense formula, bf16") {
-  for (const int head_dim : {64, 128}) {
-    check_bias_cases<bf16>(head_dim, head_dim == 64, kAbsolute, [](auto& run) { run.forward(); },
-                           [](auto& run) { run.backward(); });
-  }
+TEST_CASE("attention with a bias per key equals the dense formula, bf16 heads of 64") {
+  check_bias_cases<bf16>(64, true, kAbsolute, [](auto& run) { run.forward(); },
+                         [](auto& run) { run.backward(); });
+}
+
+TEST_CASE("attention with a bias per key equals the dense formula, bf16 heads of 128") {
+  check_bias_cases<bf16>(128, false, kAbsolute, [](auto& run) { run.forward(); },
+                         [](auto& run) { run.backward(); });
 }
 
 TEST_CASE("attention with a bias per key equals the dense formula, fp32") {
