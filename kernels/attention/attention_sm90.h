@@ -5,8 +5,8 @@
 
 namespace lh::kernels {
 
-/// bf16, head_dim and value_dim equal, 64, 96 or 128, no bias, no partial result, 16-byte aligned
-/// rows. Anything else is for attention_fwd.
+/// bf16, head_dim and value_dim equal, 64, 96 or 128, no partial result, 16-byte aligned rows; with
+/// or without a bias. Anything else is for attention_fwd.
 bool attention_fwd_sm90_supported(const AttentionFwdParams<xpu::bf16>& p);
 
 /// Rows of a query tile in the schedule.
@@ -15,7 +15,7 @@ constexpr int kAttentionFwdSm90Tile = 128;
 /// As attention_fwd; needs query_rows and key_rows. Throws xpu::Error when not supported.
 void attention_fwd_sm90(const AttentionFwdParams<xpu::bf16>& p, xpu::Stream stream);
 
-/// The same for the backward pass, without dbias; anything else is for attention_bwd.
+/// The same for the backward pass, dbias only with a bias; anything else is for attention_bwd.
 bool attention_bwd_sm90_supported(const AttentionBwdParams<xpu::bf16>& p);
 
 /// Rows of the tiles in the schedule.

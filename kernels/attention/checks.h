@@ -46,4 +46,13 @@ void require_rows(const T* base, std::int64_t stride, const std::string& op, con
               std::to_string(stride) + " of " + std::to_string(sizeof(T)) + " bytes");
 }
 
+/// Closed runs, if any, are those of a bias, with the row count that they are laid out by.
+template <class Params>
+void require_closed_runs(const Params& p, const std::string& op) {
+  require(!p.closed_runs || (p.bias && p.key_rows > 0), op,
+          "closed_runs come with the bias they were made from and its key_rows, got " +
+              std::string(p.bias ? "a" : "no") + " bias and " + std::to_string(p.key_rows) +
+              " key rows");
+}
+
 }  // namespace lh::kernels::checks

@@ -50,15 +50,30 @@ XPU_HD bool needs_mask(const AttentionMask& mask, int key_length, int first, int
   return oldest < key_end && last - oldest >= mask.window;
 }
 
+/// To which visible pairs of a tile of queries and a tile of keys a bias per key is added.
+enum class BiasPairs { kNone, kSome, kAll };
+
+/// Of queries [first, last] and keys [key_begin, key_end), positions.
+XPU_HD BiasPairs bias_pairs(const AttentionMask& mask, int first, int last, int key_begin,
+                            int key_end) {
+  if (last - key_begin < mask.bias_window) return BiasPairs::kNone;
+  const int nearest = first - (key_end - 1);  // causal: nothing nearer than 0 is visible
+  return (mask.causal ? imax(nearest, 0) : nearest) >= mask.bias_window ? BiasPairs::kAll
+                                                                       : BiasPairs::kSome;
+}
+
 /// Queries [begin, end), as indices in the segment, that may see any of the keys at positions
-/// [key_begin, key_end).
+/// [key_begin, key_end); closed: all of these have a bias of -inf.
 struct QueryRange {
   int begin = 0, end = 0;
 };
 
 XPU_HD QueryRange query_range(const AttentionMask& mask, const AttentionSegment& segment,
-                              int key_begin, int key_end) {
+                              int key_begin, int key_end, bool closed = false) {
   QueryRange range{0, segment.query_length};
+  if (closed) {
+    range.end = imin(range.end, key_end - 1 + mask.bias_window - segment.query_offset);
+  }
   if (mask.causal) {
     range.begin = imin(imax(0, key_begin - segment.query_offset), segment.query_length);
     if (mask.window > 0 && key_begin >= mask.sinks) {

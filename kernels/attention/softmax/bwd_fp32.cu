@@ -10,6 +10,7 @@
 // Roofline, an unmeasured estimate: 14 d flops per visible pair at about half of 67 TFLOP/s.
 #include "kernels/attention/softmax/dispatch.h"
 #include "kernels/attention/softmax/fp32_tile.h"
+#include "kernels/attention/softmax/key_walk.h"
 
 namespace lh::kernels::softmax {
 
@@ -31,7 +32,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
-  const KeyTileRange range = key_tile_range(p.mask, segment.key_length, first, last, kTile);
+  const KeyWalk walk = key_walk(p, segment, kv_head, first, last, kTile);
+  const int tiles = walk.range.count();
 
   load_tile(q_tile, p.q + row_begin * p.q_stride + head * p.head_dim, p.q_stride, rows, p.head_dim);
   load_tile(do_tile, p.dout + row_begin * p.dout_stride + head * p.value_dim, p.dout_stride, rows,
@@ -46,8 +48,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 
   float dq[2][kC][4] = {};
-  for (int tile = 0; tile < range.count(); ++tile) {
-    const int key = range.at(tile) * kTile, keys = imin(kTile, segment.key_length - key);
+  for (int tile = walk.next(0); tile < tiles; tile = walk.next(tile + 1)) {
+    const int key = walk.range.at(tile) * kTile, keys = imin(kTile, segment.key_length - key);
     const std::int64_t key_row = std::int64_t{segment.key_begin} + key;
     xpu::sync_block();
     load_tile(k_tile, p.k + key_row * p.k_stride + kv_head * p.head_dim, p.k_stride, keys,
@@ -108,7 +110,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     const AttentionSegment segment =
         p.schedule.segments[p.schedule.key_segments[work.segments_begin + n]];
     const int key = work.first - segment.key_begin;  // position of the tile's first key
-    const QueryRange queries = query_range(p.mask, segment, key, key + work.count);
+    const QueryRange queries =
+        query_range(p.mask, segment, key, key + work.count, closed(p, kv_head, work));
     for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
       const float* stats = p.stats + std::int64_t{head} * p.query_rows + segment.query_begin;
       const float* deltas = stats + std::int64_t{p.heads} * p.query_rows;

@@ -1,6 +1,7 @@
 // Softmax attention backward for Hopper, bf16, from lse and delta = rowsum(dout out) - dlse.
 //   p_ij = exp(s_ij - lse_i),  ds_ij = p_ij (dout_i v_j - delta_i)
-//   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i p_ij dout_i
+//   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i p_ij dout_i,
+//   dbias_j = sum_i ds_ij outside the bias window
 // Two passes of 3 + 4 products, against 5 in one pass over keys. The one pass must add dq up across
 //   blocks. Without atomics or waiting for other blocks that takes an fp32 dq per key tile, 4 d nq
 //   nk / 128 bytes a head: 34 GB for 8 causal documents of 8192 tokens with 32 heads of 128, and 14
@@ -21,14 +22,20 @@
 //   (192, 144 KiB), at d = 64 128 in 4 (160 KiB), and 8 bytes of lse and delta a query.
 // Registers: 24 for the producer, 240 for the consumers (setmaxnreg); accumulators take at most
 //   192.
+// Bias: compiled only where there is one. dq: as forward, 2 KiB at most. dk and dv: bias and dbias of
+//   a thread's two keys in registers; dbias is summed over all heads of the group and their queries,
+//   then over the four lanes of a row. Closed tiles meet only queries within the bias window.
 // Masks: tiles outside the mask are not visited; rows behind a segment that a box brings
 //   along are cleared and masked (keys), cleared and have lse = +inf (queries), or are not stored
 //   (own rows).
 // Numerics: products and sums fp32; p and ds are rounded to bf16 for the products they enter.
 // Determinism: bitwise; every sum has one owner and a fixed order.
 // Roofline, an unmeasured estimate: 14 d flops per visible pair. At the 650 of 989 TFLOP/s that the
-//   forward design reaches: 8 documents of 8192, 32 heads of 128: 15.4 TFLOP, 24 ms.
+//   forward design reaches: 8 documents of 8192, 32 heads of 128: 15.4 TFLOP, 24 ms. Closed keys cost
+//   what open ones do, but for whole tiles of them.
 #include "kernels/attention/attention_sm90.h"
+#include "kernels/attention/checks.h"
+#include "kernels/attention/softmax/bias_sm90.cuh"
 #include "kernels/attention/softmax/query_walk.h"
 #include "kernels/attention/softmax/tile_sm90.cuh"
 
@@ -45,9 +52,10 @@ struct DqConfig {
   using Own = Tile<kOwnRows, kD>;
   using Passing = Tile<kN, kD>;
   static constexpr std::size_t kSharedBytes = 2 * Own::kBytes + 2 * kStages * Passing::kBytes;
+  static_assert(kN <= kAttentionClosedRun);
 };
 
-template <class C>
+template <class C, bool kBias>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_bwd_dq_sm90_kernel(const AttentionBwdParams<bf16> p,
                                  const XPU_GRID_CONSTANT TensorMap q_map,
@@ -63,6 +71,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   XPU_SHARED(Mbarrier, v_full, [kStages]);
   XPU_SHARED(Mbarrier, k_empty, [kStages]);
   XPU_SHARED(Mbarrier, v_empty, [kStages]);
+  XPU_SHARED(Mbarrier, bias_full, [kStages]);
+  XPU_SHARED(PassingKeys, passing, [kStages]);
+  XPU_SHARED(float, biases, [kStages][kN]);
   bf16* const dout_tile = q_tile + Own::kSize;
   bf16* const stages = dout_tile + Own::kSize;
 
@@ -73,7 +84,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const int row_begin = segment.query_begin + work.first;
-  const KeyTileRange range = key_tile_range(p.mask, segment.key_length, first, last, kN);
+  const softmax::KeyWalk walk = softmax::key_walk(p, segment, kv_head, first, last, kN);
+  const KeyTileRange& range = walk.range;
   const int tiles = range.count();
 
   if (threadIdx.x == 0) {
@@ -81,8 +93,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int s = 0; s < kStages; ++s) {
       xpu::mbarrier_init(&k_full[s], 1);
       xpu::mbarrier_init(&v_full[s], 1);
-      xpu::mbarrier_init(&k_empty[s], kConsumers);
+      xpu::mbarrier_init(&k_empty[s], kBias ? 4 * kConsumers : kConsumers);
       xpu::mbarrier_init(&v_empty[s], kConsumers);
+      if constexpr (kBias) xpu::mbarrier_init(&bias_full[s], 32);
     }
     xpu::mbarrier_init_fence();
   }
@@ -90,20 +103,44 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   if (threadIdx.x < 128) {
     xpu::registers_shrink_to<24>();
-    if (threadIdx.x != 0 || tiles == 0) return;
-    xpu::mbarrier_arrive_expect(own_full, 2 * Own::kBytes);
-    Own::load(q_tile, q_map, head * kD, row_begin, own_full);
-    Own::load(dout_tile, dout_map, head * kD, row_begin, own_full);
-    for (int i = 0; i < tiles; ++i) {
-      const int s = i % kStages, row = segment.key_begin + range.at(i) * kN;
+    constexpr int kLoaders = kBias ? 32 : 1;
+    if (threadIdx.x >= kLoaders || tiles == 0) return;
+    const bool leader = threadIdx.x == 0;
+    const auto next = [&](int tile) {
+      if constexpr (kBias) return next_tile(walk, tile);
+      return tile;
+    };
+    int tile = next(0);
+    if (kBias && tile == tiles) {
+      if (leader) {
+        passing[0] = {-1, false};
+        xpu::mbarrier_arrive(&k_full[0]);
+      }
+      return;
+    }
+    if (leader) {
+      xpu::mbarrier_arrive_expect(own_full, 2 * Own::kBytes);
+      Own::load(q_tile, q_map, head * kD, row_begin, own_full);
+      Own::load(dout_tile, dout_map, head * kD, row_begin, own_full);
+    }
+    for (int i = 0, ahead; tile < tiles; ++i, tile = ahead) {
+      const int s = i % kStages, key = range.at(tile) * kN, row = segment.key_begin + key;
       const int parity = (i / kStages - 1) & 1;
       bf16* k_tile = stages + 2 * s * Passing::kSize;
+      ahead = next(tile + 1);
       if (i >= kStages) xpu::mbarrier_wait(&k_empty[s], parity);
-      xpu::mbarrier_arrive_expect(&k_full[s], Passing::kBytes);
-      Passing::load(k_tile, k_map, kv_head * kD, row, &k_full[s]);
-      if (i >= kStages) xpu::mbarrier_wait(&v_empty[s], parity);
-      xpu::mbarrier_arrive_expect(&v_full[s], Passing::kBytes);
-      Passing::load(k_tile + Passing::kSize, v_map, kv_head * kD, row, &v_full[s]);
+      if (leader) {
+        if constexpr (kBias) passing[s] = {key, ahead < tiles};
+        xpu::mbarrier_arrive_expect(&k_full[s], Passing::kBytes);
+        Passing::load(k_tile, k_map, kv_head * kD, row, &k_full[s]);
+        if (i >= kStages) xpu::mbarrier_wait(&v_empty[s], parity);
+        xpu::mbarrier_arrive_expect(&v_full[s], Passing::kBytes);
+        Passing::load(k_tile + Passing::kSize, v_map, kv_head * kD, row, &v_full[s]);
+      }
+      if constexpr (kBias) {
+        pass_bias<kN>(biases[s], p.bias + std::int64_t{row} * p.kv_heads + kv_head, p.kv_heads,
+                      segment.key_length - key, &bias_full[s]);
+      }
     }
     return;
   }
@@ -123,14 +160,26 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 
   float dq[kD / 2] = {};
-  if (tiles > 0) xpu::mbarrier_wait(own_full, 0);
-  for (int i = 0; i < tiles; ++i) {
+  bool more = tiles > 0;
+  if (kBias && more) {
+    xpu::mbarrier_wait(&k_full[0], 0);
+    more = passing[0].key >= 0;
+  }
+  if (more) xpu::mbarrier_wait(own_full, 0);
+  for (int i = 0; more; ++i) {
     const int s = i % kStages, phase = i / kStages & 1;
     bf16* const k_tile = stages + 2 * s * Passing::kSize;
     bf16* const v_tile = k_tile + Passing::kSize;
-    const int key = range.at(i) * kN;
     float ds[kN / 2], dp[kN / 2];  // ds: first s, then p
     xpu::mbarrier_wait(&k_full[s], phase);
+    int key;
+    if constexpr (kBias) {
+      key = passing[s].key;
+      more = passing[s].more;
+    } else {
+      key = range.at(i) * kN;
+      more = i + 1 < tiles;
+    }
     if (segment.key_length - key < kN) {
       xpu::mbarrier_wait(&v_full[s], phase);
       clear_rows<Passing>({k_tile, v_tile}, segment.key_length - key);
@@ -139,6 +188,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     xpu::mbarrier_wait(&v_full[s], phase);
     multiply_rows<Own, Passing>(dp, dout_tile, 64 * consumer, v_tile);
     xpu::wgmma_wait<1>();
+    if constexpr (kBias) {
+      xpu::mbarrier_wait(&bias_full[s], phase);
+      add_bias<kN>(ds, to_log2, biases[s], bias_pairs(p.mask, first, last, key, key + kN),
+                   p.mask.bias_window, first + own_row, key);
+    }
     if (needs_mask(p.mask, segment.key_length, first, last, key, kN)) {
 #pragma unroll
       for (int j = 0; j < kN / 8; ++j) {
@@ -151,7 +205,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
 #pragma unroll
     for (int j = 0; j < kN / 2; ++j) {
-      ds[j] = xpu::fast_exp2(ds[j] * to_log2 - lse[j / 2 % 2]);
+      ds[j] = xpu::fast_exp2(ds[j] * (kBias ? 1.0f : to_log2) - lse[j / 2 % 2]);
     }
     xpu::wgmma_wait<0>();
     if (thread == 0) xpu::mbarrier_arrive(&v_empty[s]);
@@ -161,7 +215,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     pack_weights<kN>(weights, ds);
     multiply_weights<Passing>(dq, weights, k_tile);
     xpu::wgmma_wait<0>();
-    if (thread == 0) xpu::mbarrier_arrive(&k_empty[s]);
+    if constexpr (kBias) {  // a warp reads the bias for itself
+      xpu::sync_warp();
+      if (lane == 0) xpu::mbarrier_arrive(&k_empty[s]);
+    } else {
+      if (thread == 0) xpu::mbarrier_arrive(&k_empty[s]);
+    }
   }
 
   store_rows<Own>(q_tile, dq, 64 * consumer, p.scale, p.scale,
@@ -184,7 +243,7 @@ struct PassingQueries {
   int query, key, key_length;  // positions of the first query and of the block's first key
 };
 
-template <class C>
+template <class C, bool kBias>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_bwd_dkv_sm90_kernel(const XPU_GRID_CONSTANT AttentionBwdParams<bf16> p,
                                   const XPU_GRID_CONSTANT TensorMap q_map,
@@ -228,6 +287,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp > 0) return;
     if (lane == 0) {
       *walk = {&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kN};
+      if constexpr (kBias) walk->closed = softmax::closed(p, kv_head, work);
       walk->start();
       if (!walk->done()) {
         xpu::mbarrier_arrive_expect(own_full, 2 * Own::kBytes);
@@ -274,7 +334,16 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int consumer = threadIdx.x / 128 - 1, g = lane / 4, t = lane % 4;
   const int own_row = 64 * consumer + warp % 4 * 16 + g;  // and own_row + 8, in the key tile
   const float to_log2 = p.scale * kLog2E;
-  float dk[kD / 2] = {}, dv[kD / 2] = {};
+  float dk[kD / 2] = {}, dv[kD / 2] = {}, bias[2] = {}, dbias[2] = {};
+  if constexpr (kBias) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = own_row + 8 * half;
+      if (row < work.count) {
+        bias[half] = p.bias[(std::int64_t{work.first} + row) * p.kv_heads + kv_head] * kLog2E;
+      }
+    }
+  }
   for (int i = 0;; ++i) {
     const int s = i % kStages, phase = i / kStages & 1;
     xpu::mbarrier_wait(&q_full[s], phase);
@@ -293,6 +362,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     xpu::mbarrier_wait(&dout_full[s], phase);
     multiply_rows<Own, Passing>(ds, v_tile, 64 * consumer, dout_tile);
     xpu::wgmma_wait<1>();
+    const BiasPairs pairs =
+        bias_pairs(p.mask, at.query, at.query + at.rows - 1, at.key, at.key + work.count);
+    const int distance = at.query + 2 * t - at.key - own_row;  // of the thread's first pair
+    if constexpr (kBias) {
+      add_key_bias<kN>(prob, to_log2, bias, pairs, p.mask.bias_window, distance);
+    }
     // Own rows past the tile's end are not stored, so they need no mask.
     if (needs_mask(p.mask, at.key_length, at.query, at.query + at.rows - 1, at.key, work.count)) {
 #pragma unroll
@@ -310,7 +385,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       const auto lse = xpu::load_vec<2>(&stats[s][0][8 * j + 2 * t]);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        prob[4 * j + e] = xpu::fast_exp2(prob[4 * j + e] * to_log2 - lse[e % 2]);
+        prob[4 * j + e] = xpu::fast_exp2(prob[4 * j + e] * (kBias ? 1.0f : to_log2) - lse[e % 2]);
       }
     }
     xpu::wgmma_wait<0>();
@@ -322,6 +397,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         ds[4 * j + e] = prob[4 * j + e] * (ds[4 * j + e] - delta[e % 2]);
       }
     }
+    if constexpr (kBias) sum_key_bias<kN>(dbias, ds, pairs, p.mask.bias_window, distance);
     std::uint32_t prob_weights[kN / 16][4], ds_weights[kN / 16][4];
     pack_weights<kN>(prob_weights, prob);
     pack_weights<kN>(ds_weights, ds);
@@ -338,9 +414,21 @@ __global__ void __launch_bounds__(kThreads, 1)
   store_rows<Own>(v_tile, dv, 64 * consumer, 1.0f, 1.0f,
                   p.dv + std::int64_t{work.first} * p.dv_stride + kv_head * kD, p.dv_stride,
                   work.count);
+  if constexpr (kBias) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float total = dbias[half];
+      total += xpu::shuffle_xor(total, 1);
+      total += xpu::shuffle_xor(total, 2);
+      const int row = own_row + 8 * half;
+      if (p.dbias && t == 0 && row < work.count) {
+        p.dbias[(std::int64_t{work.first} + row) * p.kv_heads + kv_head] = total;
+      }
+    }
+  }
 }
 
-template <int kD>
+template <int kD, bool kBias>
 void launch_bwd(const AttentionBwdParams<bf16>& p, xpu::Stream stream) {
   const auto blocks = [](int tiles, int heads) {
     return static_cast<unsigned>(tiles) * static_cast<unsigned>(heads);
@@ -349,7 +437,7 @@ void launch_bwd(const AttentionBwdParams<bf16>& p, xpu::Stream stream) {
     using C = DqConfig<kD>;
     using Query = typename C::Own;
     using Key = typename C::Passing;
-    xpu::launch<attention_bwd_dq_sm90_kernel<C>>(
+    xpu::launch<attention_bwd_dq_sm90_kernel<C, kBias>>(
         {blocks(p.schedule.query_tile_count, p.heads), kThreads, C::kSharedBytes, stream}, p,
         tile_map<Query>(p.q, p.query_rows, p.heads, p.q_stride),
         tile_map<Query>(p.dout, p.query_rows, p.heads, p.dout_stride),
@@ -360,7 +448,7 @@ void launch_bwd(const AttentionBwdParams<bf16>& p, xpu::Stream stream) {
     using C = DkvConfig<kD>;
     using Query = typename C::Passing;
     using Key = typename C::Own;
-    xpu::launch<attention_bwd_dkv_sm90_kernel<C>>(
+    xpu::launch<attention_bwd_dkv_sm90_kernel<C, kBias>>(
         {blocks(p.schedule.key_tile_count, p.kv_heads), kThreads, C::kSharedBytes, stream}, p,
         tile_map<Query>(p.q, p.query_rows, p.heads, p.q_stride),
         tile_map<Query>(p.dout, p.query_rows, p.heads, p.dout_stride),
@@ -373,17 +461,18 @@ void launch_bwd(const AttentionBwdParams<bf16>& p, xpu::Stream stream) {
 
 bool attention_bwd_sm90_supported(const AttentionBwdParams<xpu::bf16>& p) {
   using softmax_sm90::aligned;
-  return softmax_sm90::heads_supported(p) && !p.bias && !p.dbias && aligned(p.q, p.q_stride) &&
+  return softmax_sm90::heads_supported(p) && (p.bias || !p.dbias) && aligned(p.q, p.q_stride) &&
          aligned(p.k, p.k_stride) && aligned(p.v, p.v_stride) && aligned(p.dout, p.dout_stride) &&
          aligned(p.dq, p.dq_stride) && aligned(p.dk, p.dk_stride) && aligned(p.dv, p.dv_stride);
 }
 
 void attention_bwd_sm90(const AttentionBwdParams<xpu::bf16>& p, xpu::Stream stream) {
   if (!attention_bwd_sm90_supported(p)) {
-    throw xpu::Error("attention_bwd_sm90: bf16 heads of 64, 96 or 128 in 16-byte aligned rows "
-                     "without bias, got head dims " + std::to_string(p.head_dim) + " and " +
-                     std::to_string(p.value_dim));
+    throw xpu::Error("attention_bwd_sm90: bf16 heads of 64, 96 or 128 in 16-byte aligned "
+                     "rows, dbias with a bias only, got head dims " + std::to_string(p.head_dim) +
+                     " and " + std::to_string(p.value_dim));
   }
+  checks::require_closed_runs(p, "attention_bwd_sm90");
   const AttentionSchedule& work = p.schedule;
   const auto built_for = [](int tiles, int rows, int wanted) {
     return tiles == 0 || rows == wanted;
@@ -395,7 +484,11 @@ void attention_bwd_sm90(const AttentionBwdParams<xpu::bf16>& p, xpu::Stream stre
                      std::to_string(work.key_tile_rows));
   }
   softmax_sm90::with_head_dim(p.head_dim, [&]<int kD> {
-    softmax_sm90::launch_bwd<kD>(p, stream);
+    if (p.bias) {
+      softmax_sm90::launch_bwd<kD, true>(p, stream);
+    } else {
+      softmax_sm90::launch_bwd<kD, false>(p, stream);
+    }
   });
 }
 

@@ -6,16 +6,18 @@
 // Shared memory: q [kM][kD], then two stages of k [kN][kD], v [kN][kDV], bias [kN]. All tiles are
 //   swizzled (tile.cuh), so no ldmatrix has a bank conflict. cp.async fills the next stage while
 //   the present one is used: one barrier per key tile. The output leaves through the q tile.
-// Masks: key tiles outside the mask are not visited (mask.h); only tiles on an edge of the mask
-//   run the masking code.
+// Masks: key tiles outside the mask are not visited (mask.h), nor those that a bias closes
+//   (key_walk.h); only tiles on an edge of the mask run the masking code.
 // Numerics: scores and sums fp32, in units of log 2 so that one fused multiply-add feeds ex2;
 //   p is rounded to bf16 for the second product, the row sum is not.
 // Determinism: bitwise; key tiles in ascending order.
 // Roofline, an unmeasured estimate: 4 d flops per visible pair. 8 documents of 8192 tokens, 32
 //   heads of 128, causal: 4.4 TFLOP. mma.sync on H200 reaches at most about 60 % of the 989
 //   TFLOP/s of wgmma; at 350 TFLOP/s 12.6 ms. Bound by tensor cores and shared memory (32 rows a
-//   warp halve its reads); global traffic is 2 GB, 0.4 ms.
+//   warp halve its reads); global traffic is 2 GB, 0.4 ms. A bias adds an operation per pair; closed
+//   keys cost what open ones do, but for whole tiles of them.
 #include "kernels/attention/softmax/dispatch.h"
+#include "kernels/attention/softmax/key_walk.h"
 #include "kernels/attention/softmax/tile.cuh"
 
 namespace lh::kernels {
@@ -49,29 +51,34 @@ __global__ void __launch_bounds__(kThreads)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
-  const KeyTileRange range = key_tile_range(p.mask, segment.key_length, first, last, kN);
-  const int tiles = range.count();
+  const KeyWalk walk = key_walk(p, segment, kv_head, first, last, kN);
+  const int tiles = walk.range.count();
+  const auto next = [&](int i) {
+    if constexpr (kBias) return walk.next(i);
+    return i;
+  };
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int warp_row = warp * 16 * kAtoms;
 
-  const auto load_stage = [&](int i) {
-    const int key = range.at(i) * kN, keys = imin(kN, segment.key_length - key);
+  const auto load_stage = [&](int i, int stage_index) {
+    const int key = walk.range.at(i) * kN, keys = imin(kN, segment.key_length - key);
     const std::int64_t row = std::int64_t{segment.key_begin} + key;
-    bf16* stage = stages + i % 2 * Config::kStage;
+    bf16* stage = stages + stage_index * Config::kStage;
     load_tile<kN, kD>(stage, p.k + row * p.k_stride + kv_head * p.head_dim, p.k_stride, keys,
                       p.head_dim);
     load_tile<kN, kDV>(stage + kN * kD, p.v + row * p.v_stride + kv_head * p.value_dim, p.v_stride,
                        keys, p.value_dim);
     if constexpr (kBias) {
-      load_column<kN>(bias_tiles[i % 2], p.bias + row * p.kv_heads + kv_head, p.kv_heads, keys);
+      load_column<kN>(bias_tiles[stage_index], p.bias + row * p.kv_heads + kv_head, p.kv_heads, keys);
     }
   };
 
-  if (tiles > 0) {
+  int i = next(0), stage_index = 0;
+  if (i < tiles) {
     load_tile<kM, kD>(q_tile, p.q + row_begin * p.q_stride + head * p.head_dim, p.q_stride, rows,
                       p.head_dim);
-    load_stage(0);
+    load_stage(i, 0);
     xpu::copy_async_commit();
   }
 
@@ -85,21 +92,22 @@ __global__ void __launch_bounds__(kThreads)
     for (int half = 0; half < 2; ++half) maximum[m][half] = -kInf, sum[m][half] = 0.0f;
   }
 
-  for (int i = 0; i < tiles; ++i) {
+  for (int ahead; i < tiles; i = ahead, stage_index ^= 1) {
     // This stage has arrived for all threads, and all are done with the other one.
     xpu::copy_async_wait<0>();
     xpu::sync_block();
-    if (i + 1 < tiles) {
-      load_stage(i + 1);
+    ahead = next(i + 1);
+    if (ahead < tiles) {
+      load_stage(ahead, stage_index ^ 1);
       xpu::copy_async_commit();
     }
-    const int key = range.at(i) * kN;
-    const bf16* k_tile = stages + i % 2 * Config::kStage;
+    const int key = walk.range.at(i) * kN;
+    const bf16* k_tile = stages + stage_index * Config::kStage;
     float s[kAtoms][kN / 8][4];
     multiply_rows<kD, kAtoms, kN>(s, q_tile, warp_row, k_tile);
 
     if constexpr (kBias) {
-      const float* bias = bias_tiles[i % 2];
+      const float* bias = bias_tiles[stage_index];
 #pragma unroll
       for (int n = 0; n < kN / 8; ++n) {
 #pragma unroll

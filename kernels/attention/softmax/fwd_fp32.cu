@@ -9,6 +9,7 @@
 //   memory bounds it to about half of that.
 #include "kernels/attention/softmax/dispatch.h"
 #include "kernels/attention/softmax/fp32_tile.h"
+#include "kernels/attention/softmax/key_walk.h"
 
 namespace lh::kernels::softmax {
 
@@ -29,12 +30,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
-  const KeyTileRange range = key_tile_range(p.mask, segment.key_length, first, last, kTile);
+  const KeyWalk walk = key_walk(p, segment, kv_head, first, last, kTile);
+  const int tiles = walk.range.count();
 
   load_tile(q_tile, p.q + row_begin * p.q_stride + head * p.head_dim, p.q_stride, rows, p.head_dim);
   float out[2][kC][4] = {}, maximum[2] = {-kInf, -kInf}, sum[2] = {};
-  for (int tile = 0; tile < range.count(); ++tile) {
-    const int key = range.at(tile) * kTile, keys = imin(kTile, segment.key_length - key);
+  for (int tile = walk.next(0); tile < tiles; tile = walk.next(tile + 1)) {
+    const int key = walk.range.at(tile) * kTile, keys = imin(kTile, segment.key_length - key);
     const std::int64_t key_row = std::int64_t{segment.key_begin} + key;
     xpu::sync_block();  // all are done with the tile before
     load_tile(k_tile, p.k + key_row * p.k_stride + kv_head * p.head_dim, p.k_stride, keys,

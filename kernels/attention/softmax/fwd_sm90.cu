@@ -1,5 +1,5 @@
 // Softmax attention forward for Hopper, bf16, after FlashAttention-3 (Shah et al. 2024).
-//   s_ij = scale q_i k_j,  p_ij = exp(s_ij - lse_i),  out_i = sum_j p_ij v_j
+//   s_ij = scale q_i k_j + bias_j,  p_ij = exp(s_ij - lse_i),  out_i = sum_j p_ij v_j
 // Tiling: a block of three warpgroups per (128 queries, head). One thread of the first asks the
 //   copy engine for q and for tiles of 128 keys and values, which go round a ring of stages with a
 //   full and an empty mbarrier each; the other two warpgroups, the consumers, own 64 query rows
@@ -11,14 +11,19 @@
 //   read along its rows (transposed operand), so nothing is written back to shared memory.
 // Shared memory: q, then stages of k and v, in swizzled sub-tiles (tile_sm90.cuh): 160 KiB at d =
 //   128 (2 stages), 168 KiB at d = 96 (3), 144 KiB at d = 64 (4).
+// Bias: the producer, a warp then, passes the bias of each tile and leaves out closed tiles
+//   (bias_sm90.cuh); up to 2.6 KiB more of shared memory. Without a bias nothing of this is compiled.
 // Masks: key tiles outside the mask are not visited (mask.h); rows of other documents that a box
 //   brings along are masked (scores), cleared (values) or not stored.
 // Numerics: as fwd_bf16.cu. Determinism: bitwise; key tiles in ascending order.
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg).
 // Roofline, an unmeasured estimate: 4 d flops per visible pair; the published kernel of this design
 //   reaches about 650 of 989 TFLOP/s at d 128, causal, 16k: 8 documents of 8192, 32 heads: 4.4
-//   TFLOP, 6.8 ms.
+//   TFLOP, 6.8 ms. A bias adds an operation per pair to the softmax; closed keys cost what open ones
+//   do, but for whole tiles of them.
 #include "kernels/attention/attention_sm90.h"
+#include "kernels/attention/checks.h"
+#include "kernels/attention/softmax/bias_sm90.cuh"
 #include "kernels/attention/softmax/tile_sm90.cuh"
 
 namespace lh::kernels {
@@ -27,6 +32,7 @@ namespace softmax_sm90 {
 
 static_assert(kOwnRows == kAttentionFwdSm90Tile);
 constexpr int kN = 128;   // keys of a tile
+static_assert(kN <= kAttentionClosedRun);
 constexpr int kTurn = 1;  // named barriers 1 and 2: the turn of each consumer
 
 template <int kD_>
@@ -38,7 +44,7 @@ struct FwdConfig {
   static constexpr std::size_t kSharedBytes = Query::kBytes + 2 * kStages * Key::kBytes;
 };
 
-template <class C>
+template <class C, bool kBias>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_fwd_sm90_kernel(const AttentionFwdParams<bf16> p,
                               const XPU_GRID_CONSTANT TensorMap q_map,
@@ -53,6 +59,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   XPU_SHARED(Mbarrier, v_full, [kStages]);
   XPU_SHARED(Mbarrier, k_empty, [kStages]);
   XPU_SHARED(Mbarrier, v_empty, [kStages]);
+  // One more than stages: a stage is free for the next keys while the bias of its tile is still read,
+  // but when the keys of the tile after it are done with, all threads have taken another turn.
+  constexpr int kBiases = kStages + 1;
+  XPU_SHARED(Mbarrier, bias_full, [kBiases]);
+  XPU_SHARED(PassingKeys, passing, [kBiases]);
+  XPU_SHARED(float, biases, [kBiases][kN]);
   bf16* const stages = q_tile + Query::kSize;
 
   const int head = blockIdx.x % p.heads, kv_head = head / (p.heads / p.kv_heads);
@@ -62,7 +74,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const int row_begin = segment.query_begin + work.first;
-  const KeyTileRange range = key_tile_range(p.mask, segment.key_length, first, last, kN);
+  const softmax::KeyWalk walk = softmax::key_walk(p, segment, kv_head, first, last, kN);
+  const KeyTileRange& range = walk.range;
   const int tiles = range.count();
 
   if (threadIdx.x == 0) {
@@ -73,25 +86,54 @@ __global__ void __launch_bounds__(kThreads, 1)
       xpu::mbarrier_init(&k_empty[s], kConsumers);
       xpu::mbarrier_init(&v_empty[s], kConsumers);
     }
+    if constexpr (kBias) {
+      for (int b = 0; b < kBiases; ++b) xpu::mbarrier_init(&bias_full[b], 32);
+    }
     xpu::mbarrier_init_fence();
   }
   xpu::sync_block();
 
   if (threadIdx.x < 128) {
     xpu::registers_shrink_to<40>();
-    if (threadIdx.x != 0 || tiles == 0) return;
-    xpu::mbarrier_arrive_expect(q_full, Query::kBytes);
-    Query::load(q_tile, q_map, head * kD, row_begin, q_full);
-    for (int i = 0; i < tiles; ++i) {
-      const int s = i % kStages, row = segment.key_begin + range.at(i) * kN;
+    constexpr int kLoaders = kBias ? 32 : 1;
+    if (threadIdx.x >= kLoaders || tiles == 0) return;
+    const bool leader = threadIdx.x == 0;
+    const auto next = [&](int tile) {
+      if constexpr (kBias) return next_tile(walk, tile);
+      return tile;
+    };
+    int tile = next(0);
+    if (kBias && tile == tiles) {
+      if (leader) {
+        passing[0] = {-1, false};
+        xpu::mbarrier_arrive(&k_full[0]);
+      }
+      return;
+    }
+    if (leader) {
+      xpu::mbarrier_arrive_expect(q_full, Query::kBytes);
+      Query::load(q_tile, q_map, head * kD, row_begin, q_full);
+    }
+    for (int i = 0, ahead; tile < tiles; ++i, tile = ahead) {
+      const int s = i % kStages, key = range.at(tile) * kN, row = segment.key_begin + key;
       const int parity = (i / kStages - 1) & 1;
       bf16* k_tile = stages + 2 * s * Key::kSize;
+      ahead = next(tile + 1);
       if (i >= kStages) xpu::mbarrier_wait(&k_empty[s], parity);
-      xpu::mbarrier_arrive_expect(&k_full[s], Key::kBytes);
-      Key::load(k_tile, k_map, kv_head * kD, row, &k_full[s]);
-      if (i >= kStages) xpu::mbarrier_wait(&v_empty[s], parity);
-      xpu::mbarrier_arrive_expect(&v_full[s], Key::kBytes);
-      Key::load(k_tile + Key::kSize, v_map, kv_head * kD, row, &v_full[s]);
+      if (leader) {
+        if constexpr (kBias) passing[i % kBiases] = {key, ahead < tiles};
+        xpu::mbarrier_arrive_expect(&k_full[s], Key::kBytes);
+        Key::load(k_tile, k_map, kv_head * kD, row, &k_full[s]);
+      }
+      if constexpr (kBias) {
+        pass_bias<kN>(biases[i % kBiases], p.bias + std::int64_t{row} * p.kv_heads + kv_head,
+                      p.kv_heads, segment.key_length - key, &bias_full[i % kBiases]);
+      }
+      if (leader) {
+        if (i >= kStages) xpu::mbarrier_wait(&v_empty[s], parity);
+        xpu::mbarrier_arrive_expect(&v_full[s], Key::kBytes);
+        Key::load(k_tile + Key::kSize, v_map, kv_head * kD, row, &v_full[s]);
+      }
     }
     return;
   }
@@ -100,16 +142,31 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int consumer = threadIdx.x / 128 - 1, thread = threadIdx.x % 128;
   const int lane = thread % 32, g = lane / 4, t = lane % 4;
   const int own_row = 64 * consumer + thread / 32 * 16 + g;  // and own_row + 8, in the query tile
-  const float factor = p.scale * kLog2E;
+  // Scores become units of log 2 here, or by the bias, which needs them before the maximum.
+  const float to_log2 = p.scale * kLog2E, factor = kBias ? 1.0f : to_log2;
   float out[kD / 2] = {}, score[kN / 2], maximum[2] = {-kInf, -kInf}, sum[2] = {};
   std::uint32_t weights[kN / 16][4];
 
   const auto k_tile = [&](int i) { return stages + 2 * (i % kStages) * Key::kSize; };
   const auto v_tile = [&](int i) { return k_tile(i) + Key::kSize; };
   const auto phase = [](int i) { return i / kStages & 1; };
-  // Turns the scores of key tile i into weights; rows of out are to be multiplied by correction.
+  const auto key_of = [&](int i) {
+    if constexpr (kBias) return passing[i % kBiases].key;
+    return range.at(i) * kN;
+  };
+  const auto more_after = [&](int i) {
+    if constexpr (kBias) return passing[i % kBiases].more;
+    return i + 1 < tiles;
+  };
+  // Turns the scores of the i-th key tile into weights; rows of out are to be multiplied by correction.
   const auto soften = [&](int i, float(&correction)[2]) {
-    const int key = range.at(i) * kN;
+    const int key = key_of(i);
+    if constexpr (kBias) {
+      xpu::mbarrier_wait(&bias_full[i % kBiases], i / kBiases & 1);
+      add_bias<kN>(score, to_log2, biases[i % kBiases],
+                   bias_pairs(p.mask, first, last, key, key + kN), p.mask.bias_window,
+                   first + own_row, key);
+    }
     if (needs_mask(p.mask, segment.key_length, first, last, key, kN)) {
 #pragma unroll
       for (int j = 0; j < kN / 8; ++j) {
@@ -147,18 +204,23 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   };
 
-  if (tiles > 0) {
+  bool any = tiles > 0;
+  if (any) {
+    xpu::mbarrier_wait(&k_full[0], 0);
+    any = key_of(0) >= 0;
+  }
+  if (any) {
     float correction[2];
     xpu::mbarrier_wait(q_full, 0);
-    xpu::mbarrier_wait(&k_full[0], 0);
     multiply_rows<Query, Key>(score, q_tile, 64 * consumer, k_tile(0));
     // The first consumer begins; each then waits for its turn and passes it on.
-    if (consumer == 1 && tiles > 1) xpu::named_arrive(kTurn, 256);
+    if (consumer == 1 && more_after(0)) xpu::named_arrive(kTurn, 256);
     xpu::wgmma_wait<0>();
     if (thread == 0) xpu::mbarrier_arrive(&k_empty[0]);
     soften(0, correction);
     pack_weights<kN>(weights, score);
-    for (int i = 1; i < tiles; ++i) {
+    int i = 1;
+    for (; more_after(i - 1); ++i) {
       const int s = i % kStages, before = (i - 1) % kStages;
       xpu::mbarrier_wait(&k_full[s], phase(i));
       xpu::named_sync(kTurn + consumer, 256);
@@ -166,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       xpu::mbarrier_wait(&v_full[before], phase(i - 1));
       multiply_weights<Key>(out, weights, v_tile(i - 1));
       // The last round of the second consumer has nobody to pass the turn to.
-      if (consumer == 0 || i + 1 < tiles) xpu::named_arrive(kTurn + 1 - consumer, 256);
+      if (consumer == 0 || more_after(i)) xpu::named_arrive(kTurn + 1 - consumer, 256);
       xpu::wgmma_wait<1>();
       if (thread == 0) xpu::mbarrier_arrive(&k_empty[s]);
       soften(i, correction);
@@ -176,10 +238,11 @@ __global__ void __launch_bounds__(kThreads, 1)
       for (int j = 0; j < kD / 2; ++j) out[j] *= correction[j / 2 % 2];
       pack_weights<kN>(weights, score);
     }
-    xpu::mbarrier_wait(&v_full[(tiles - 1) % kStages], phase(tiles - 1));
-    const int keys = segment.key_length - range.at(tiles - 1) * kN;  // only the last tile is cut
-    if (keys < kN) clear_rows<Key>({v_tile(tiles - 1)}, keys);
-    multiply_weights<Key>(out, weights, v_tile(tiles - 1));
+    --i;
+    xpu::mbarrier_wait(&v_full[i % kStages], phase(i));
+    const int keys = segment.key_length - key_of(i);  // only the last tile is cut
+    if (keys < kN) clear_rows<Key>({v_tile(i)}, keys);
+    multiply_weights<Key>(out, weights, v_tile(i));
     xpu::wgmma_wait<0>();
   }
 
@@ -205,27 +268,35 @@ void launch_fwd(const AttentionFwdParams<bf16>& p, xpu::Stream stream) {
   using C = FwdConfig<kD>;
   const auto blocks = static_cast<unsigned>(p.schedule.query_tile_count) *
                       static_cast<unsigned>(p.heads);
-  xpu::launch<attention_fwd_sm90_kernel<C>>(
-      {blocks, kThreads, C::kSharedBytes, stream}, p,
-      tile_map<typename C::Query>(p.q, p.query_rows, p.heads, p.q_stride),
-      tile_map<typename C::Key>(p.k, p.key_rows, p.kv_heads, p.k_stride),
-      tile_map<typename C::Key>(p.v, p.key_rows, p.kv_heads, p.v_stride));
+  const auto run = [&]<bool kBias> {
+    xpu::launch<attention_fwd_sm90_kernel<C, kBias>>(
+        {blocks, kThreads, C::kSharedBytes, stream}, p,
+        tile_map<typename C::Query>(p.q, p.query_rows, p.heads, p.q_stride),
+        tile_map<typename C::Key>(p.k, p.key_rows, p.kv_heads, p.k_stride),
+        tile_map<typename C::Key>(p.v, p.key_rows, p.kv_heads, p.v_stride));
+  };
+  if (p.bias) {
+    run.template operator()<true>();
+  } else {
+    run.template operator()<false>();
+  }
 }
 
 }  // namespace softmax_sm90
 
 bool attention_fwd_sm90_supported(const AttentionFwdParams<xpu::bf16>& p) {
   using softmax_sm90::aligned;
-  return softmax_sm90::heads_supported(p) && !p.bias && !p.partial && aligned(p.q, p.q_stride) &&
+  return softmax_sm90::heads_supported(p) && !p.partial && aligned(p.q, p.q_stride) &&
          aligned(p.k, p.k_stride) && aligned(p.v, p.v_stride) && aligned(p.out, p.out_stride);
 }
 
 void attention_fwd_sm90(const AttentionFwdParams<xpu::bf16>& p, xpu::Stream stream) {
   if (!attention_fwd_sm90_supported(p)) {
-    throw xpu::Error("attention_fwd_sm90: bf16 heads of 64, 96 or 128 in 16-byte aligned rows "
-                     "without bias, got head dims " + std::to_string(p.head_dim) + " and " +
-                     std::to_string(p.value_dim));
+    throw xpu::Error("attention_fwd_sm90: bf16 heads of 64, 96 or 128 in 16-byte aligned "
+                     "rows, no partial result, got head dims " + std::to_string(p.head_dim) +
+                     " and " + std::to_string(p.value_dim));
   }
+  checks::require_closed_runs(p, "attention_fwd_sm90");
   if (p.schedule.query_tile_count == 0) return;
   if (p.schedule.query_tile_rows != kAttentionFwdSm90Tile) {
     throw xpu::Error("attention_fwd_sm90: the schedule has tiles of 128 rows, got " +

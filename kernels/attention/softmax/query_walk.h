@@ -5,7 +5,7 @@
 namespace lh::kernels::softmax {
 
 /// Walks the query tiles that see a key tile: segments, in each the heads of the group, in each the
-/// tiles.
+/// tiles. A key tile that is closed meets only the queries whose bias window reaches it.
 struct QueryWalk {
   const AttentionSchedule* schedule;
   const AttentionMask* mask;
@@ -15,6 +15,7 @@ struct QueryWalk {
   int item = 0, head = 0, begin = 0;
   AttentionSegment segment = {};
   QueryRange range = {};
+  int closed = 0;  // 1: all keys of the tile are; set before start()
 
   XPU_HD void start() { enter(0); }
   XPU_HD bool done() const { return item >= work.segments_count; }
@@ -34,7 +35,8 @@ struct QueryWalk {
   XPU_HD void enter(int i) {
     for (item = i; item < work.segments_count; ++item) {
       segment = schedule->segments[schedule->key_segments[work.segments_begin + item]];
-      range = query_range(*mask, segment, key_position(), key_position() + work.count);
+      range = query_range(*mask, segment, key_position(), key_position() + work.count,
+                          closed != 0);
       head = head_begin;
       begin = range.begin;
       if (range.begin < range.end) return;

@@ -11,6 +11,7 @@
 #include "backend/elementwise.h"
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_sm90.h"
+#include "kernels/attention/closed_runs.h"
 
 namespace lh::cuda {
 namespace {
@@ -27,6 +28,19 @@ bool& cudnn_choice() {
     return true;
   }();
   return chosen;
+}
+
+/// Finds the keys that the bias closes, so that the kernels leave out whole tiles of them; the memory
+/// of p.closed_runs, to be kept until they are launched.
+template <typename Params>
+Tensor find_closed_runs(Params& p, Device device, gpu::Stream stream) {
+  if (p.bias == nullptr || p.key_rows == 0) return {};
+  const Tensor memory =
+      workspace(kernels::attention_closed_runs_bytes(p.key_rows, p.kv_heads), device);
+  auto* runs = reinterpret_cast<uint8_t*>(memory.raw());
+  kernels::attention_closed_runs({p.bias, runs, p.key_rows, p.kv_heads}, stream);
+  p.closed_runs = runs;
+  return memory;
 }
 
 }  // namespace
@@ -67,6 +81,7 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
     set_rows(p, q, k, "attention");
     p.bias = pointer<float>(bias);
     call("attention", {&q, &k, &v, &out, &lse, &bias}, [&](gpu::Stream stream) {
+      const Tensor closed_runs = find_closed_runs(p, q.device(), stream);
       if constexpr (std::is_same_v<T, bf16>) {
         if (gpu::capability(q.device()) == 90 && kernels::attention_fwd_sm90_supported(p)) {
           p.schedule = schedule_of(plan, kernels::kAttentionFwdSm90Tile, 0, q.device()).view;
@@ -115,6 +130,7 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
                                                            &d_out, &dq, &dk, &dv,  &bias};
     call("attention_backward", operands, [&](gpu::Stream stream) {
       kernels::attention_bwd_prepare(p, stream);
+      const Tensor closed_runs = find_closed_runs(p, q.device(), stream);
       if constexpr (std::is_same_v<T, bf16>) {
         if (gpu::capability(q.device()) == 90 && kernels::attention_bwd_sm90_supported(p)) {
           p.schedule = schedule_of(plan, kernels::kAttentionBwdSm90QueryTile,

@@ -2,6 +2,7 @@
 #pragma once
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_sm90.h"
+#include "kernels/attention/closed_runs.h"
 #include "kernels/attention/reference.h"
 #include "kernels/attention/schedule.h"
 
@@ -70,6 +71,7 @@ class AttentionRun {
         dv(c.nk, c.kv_heads * c.value_dim, gap),
         partial(c.nq, c.heads * c.value_dim),
         bias(random_values<float>(std::size_t(c.nk) * c.kv_heads, seed + 4)),
+        runs(std::size_t(c.nk) * c.kv_heads),
         dlse(random_values<float>(std::size_t(c.nq) * c.heads, seed + 5)),
         lse(std::size_t(c.nq) * c.heads),
         dbias(std::size_t(c.nk) * c.kv_heads),
@@ -94,6 +96,20 @@ class AttentionRun {
     if (with_bias_) in.bias = to_double(bias.host());
     if (with_dlse_) in.dlse = to_double(dlse.host());
     return in;
+  }
+
+  /// Another bias; leave_out: key tiles that it closes are not visited.
+  void set_bias(const std::vector<float>& values, bool leave_out) {
+    xpu::copy_in(bias.get(), values.data(), values.size() * sizeof(float));
+    leave_out_ = leave_out;
+    if (!leave_out) return;
+    kernels::attention_closed_runs({bias.get(), runs.get(), case_.nk, case_.kv_heads}, nullptr);
+  }
+
+  /// What backward passes take from now on, in place of what attention_bwd_prepare makes.
+  void set_stats(const std::vector<float>& values) {
+    xpu::copy_in(stats.get(), values.data(), values.size() * sizeof(float));
+    stats_given_ = true;
   }
 
   void forward(bool to_partial = false) {
@@ -122,8 +138,6 @@ class AttentionRun {
     p.out = out.get();
     p.out_stride = out.stride;
     p.lse = lse.get();
-    p.query_rows = case_.nq;
-    p.key_rows = case_.nk;
     p.schedule.segments = segments_.get();
     p.schedule.query_tiles = device_tiles.get();
     p.schedule.query_tile_count = static_cast<int>(tiles.size());
@@ -169,8 +183,6 @@ class AttentionRun {
     p.dq_stride = dq.stride;
     p.dk_stride = dk.stride;
     p.dv_stride = dv.stride;
-    p.query_rows = case_.nq;
-    p.key_rows = case_.nk;
     p.schedule.segments = segments_.get();
     p.schedule.query_tiles = query_tiles.get();
     p.schedule.key_tiles = key_tiles.get();
@@ -179,7 +191,7 @@ class AttentionRun {
     p.schedule.query_tile_rows = query_rows;
     p.schedule.key_tile_count = static_cast<int>(keys.tiles.size());
     p.schedule.key_tile_rows = key_rows;
-    kernels::attention_bwd_prepare(p, nullptr);
+    if (!stats_given_) kernels::attention_bwd_prepare(p, nullptr);
     launch(p);
   }
 
@@ -189,6 +201,9 @@ class AttentionRun {
     p.k = k.get();
     p.v = v.get();
     p.bias = with_bias_ ? bias.get() : nullptr;
+    p.closed_runs = leave_out_ ? runs.get() : nullptr;
+    p.query_rows = case_.nq;
+    p.key_rows = case_.nk;
     p.q_stride = q.stride;
     p.k_stride = k.stride;
     p.v_stride = v.stride;
@@ -205,11 +220,13 @@ class AttentionRun {
  public:
   Rows<T> q, k, v, dout, out, dq, dk, dv;
   Rows<float> partial;
-  Buffer<float> bias, dlse, lse, dbias, stats;
+  Buffer<float> bias;
+  Buffer<std::uint8_t> runs;
+  Buffer<float> dlse, lse, dbias, stats;
 
  private:
   Buffer<kernels::AttentionSegment> segments_;
-  bool with_bias_, with_dlse_;
+  bool with_bias_, with_dlse_, leave_out_ = false, stats_given_ = false;
 };
 
 }  // namespace lh::test
