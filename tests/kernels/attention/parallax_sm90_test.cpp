@@ -1,4 +1,4 @@
-// The Hopper passes of Parallax against its definition by covariances in fp64, on the cases they support
+// The Hopper forward pass of Parallax against its definition by covariances in fp64, on the cases they support
 // and on longer ones that go round their rings.
 #include "kernels/attention/parallax_check.h"
 
@@ -17,7 +17,6 @@ std::vector<NamedCase> sm90_cases() {
   cases.push_back({"round the ring, 64", packed({900}, 1, 1)});
   cases.push_back({"round the ring, 96", packed({700}, 1, 1, 96, 96)});
   cases.push_back({"round the ring, 128", packed({500}, 2, 1, 128, 128)});
-  cases.push_back({"round the ring of queries", packed({260}, 8, 2, 128, 128)});
   cases.push_back({"ragged, 96", packed({95, 96, 97, 1, 63}, 4, 2, 96, 96), false, 16});
   cases.push_back({"ragged, 128", packed({127, 128, 129, 1, 63}, 4, 1, 128, 128), false, 8});
   cases.push_back({"groups, window, sinks", packed({1, 90, 40}, 6, 2, 64, 64, windowed(33, 3)),
@@ -41,22 +40,19 @@ std::vector<NamedCase> sm90_cases() {
 }
 
 void check_sm90(const NamedCase& c, float probe_size = 0.5f) {
-  check_parallax<bf16>(c, probe_size, [](ParallaxRun<bf16>& run) {
-    run.forward_sm90();
-    run.backward();
-  });
+  check_parallax<bf16>(c, probe_size, [](ParallaxRun<bf16>& run) { run.forward_sm90(); }, false);
 }
 
 }  // namespace
 
-TEST_CASE("parallax for Hopper equals its definition") {
+TEST_CASE("parallax forward for Hopper equals its definition") {
 #ifdef __CUDACC__
   if (!has_sm90()) return;
 #endif
   for (const NamedCase& c : sm90_cases()) check_sm90(c);
 }
 
-TEST_CASE("parallax for Hopper loses no digits when heavier keys with other probe scores come late") {
+TEST_CASE("parallax forward for Hopper loses no digits when heavier keys with other probe scores come late") {
 #ifdef __CUDACC__
   if (!has_sm90()) return;
 #endif
@@ -67,7 +63,7 @@ TEST_CASE("parallax for Hopper loses no digits when heavier keys with other prob
   }
 }
 
-TEST_CASE("parallax for Hopper with a probe of zeros is softmax attention") {
+TEST_CASE("parallax forward for Hopper with a probe of zeros is softmax attention") {
 #ifdef __CUDACC__
   if (!has_sm90()) return;
 #endif
