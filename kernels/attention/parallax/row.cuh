@@ -34,6 +34,11 @@ struct Rescale {
   float factor, shift;
 };
 
+/// New weights of a row in a lane: what they make of the old ones, and their sum.
+struct Weighed {
+  float factor, sum;
+};
+
 /// Online softmax of a row with a second sum, of weights times (u - center). The weights
 /// p_j (1 + mean(u) - u_j) do not change when a constant is taken from all u, and the sums lose the
 /// fewer digits the nearer it is to the mean. So the center moves to the mean so far whenever the maximum
@@ -48,25 +53,37 @@ struct ProbeRow {
   /// times `factor` are in units of log 2. The whole warp calls it.
   template <int kLanes, bool kFast, int kCount>
   __device__ inline Rescale add(float (&s)[kCount], float (&u)[kCount], float factor = 1.0f) {
+    return center_on<kLanes>(s, u, weigh<kLanes, kFast>(s, factor));
+  }
+
+  /// The first half of it, which does not need u: what center_on then takes beside the weights.
+  template <int kLanes, bool kFast, int kCount>
+  __device__ inline Weighed weigh(float (&s)[kCount], float factor = 1.0f) {
     float top = s[0];
 #pragma unroll
     for (int i = 1; i < kCount; ++i) top = fmaxf(top, s[i]);
     top = fmaxf(maximum, lanes_max<kLanes>(top) * factor);
     const float base = top == -kInf ? 0.0f : top;  // a row that saw nothing so far
-    Rescale rescale{exp_2<kFast>(maximum - base), 0.0f};
+    Weighed weighed{exp_2<kFast>(maximum - base), 0.0f};
     maximum = top;
-    float partial = 0.0f;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       s[i] = exp_2<kFast>(s[i] * factor - base);
-      u[i] -= center;
-      partial += s[i];
+      weighed.sum += s[i];
     }
+    return weighed;
+  }
+  template <int kLanes, int kCount>
+  __device__ inline Rescale center_on(const float (&s)[kCount], float (&u)[kCount],
+                                      const Weighed& weighed) {
+    Rescale rescale{weighed.factor, 0.0f};
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) u[i] -= center;
     if (xpu::ballot(rescale.factor != 1.0f)) {  // rare once the largest scores have been seen
       float beyond = excess * rescale.factor;
 #pragma unroll
       for (int i = 0; i < kCount; ++i) beyond += s[i] * u[i];
-      const float total = lanes_sum<kLanes>(sum * rescale.factor + partial);
+      const float total = lanes_sum<kLanes>(sum * rescale.factor + weighed.sum);
       beyond = lanes_sum<kLanes>(beyond);
       if (rescale.factor != 1.0f && total > 0.0f) {
         rescale.shift = beyond / total;
@@ -76,7 +93,7 @@ struct ProbeRow {
         for (int i = 0; i < kCount; ++i) u[i] -= rescale.shift;
       }
     }
-    sum = sum * rescale.factor + partial;
+    sum = sum * rescale.factor + weighed.sum;
     excess *= rescale.factor;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {

@@ -8,6 +8,7 @@
 #include "backend/elementwise.h"
 #include "backend/parallax_operands.h"
 #include "kernels/attention/parallax.h"
+#include "kernels/attention/parallax_sm90.h"
 
 namespace lh::cuda {
 namespace {
@@ -52,6 +53,12 @@ void parallax_forward(const ParallaxInputs& in, const AttentionPlan& plan,
            kernels::ParallaxFwdParams<kernel_t<T>> p;
            set_forward<T>(p, in, plan, result, kOp);
            set_rows(p, in.q, in.k, kOp);
+           if constexpr (std::is_same_v<T, bf16>) {
+             if (gpu::capability(device) == 90 && kernels::parallax_fwd_sm90_supported(p)) {
+               p.schedule = schedule_of(plan, kernels::kParallaxFwdSm90Tile, 0, device).view;
+               return kernels::parallax_fwd_sm90(p, stream);
+             }
+           }
            const auto tiles = kernels::parallax_tiles<kernel_t<T>>(p.head_dim, p.value_dim);
            p.schedule = schedule_of(plan, tiles.fwd, 0, device).view;
            kernels::parallax_fwd(p, stream);

@@ -2,6 +2,7 @@
 #pragma once
 #include "kernels/attention/parallax.h"
 #include "kernels/attention/parallax_reference.h"
+#include "kernels/attention/parallax_sm90.h"
 #include "kernels/attention/runner.h"
 
 namespace lh::test {
@@ -47,7 +48,34 @@ class ParallaxRun {
   }
 
   void forward() {
-    const int tile = kernels::parallax_tiles<T>(case_.head_dim, case_.value_dim).fwd;
+    forward(kernels::parallax_tiles<T>(case_.head_dim, case_.value_dim).fwd,
+            [](const auto& p) { kernels::parallax_fwd(p, nullptr); });
+  }
+
+  void forward_sm90() {
+    forward(kernels::kParallaxFwdSm90Tile, [](const auto& p) {
+      REQUIRE(kernels::parallax_fwd_sm90_supported(p));
+      kernels::parallax_fwd_sm90(p, nullptr);
+    });
+  }
+
+  void backward() {
+    const auto rows = kernels::parallax_tiles<T>(case_.head_dim, case_.value_dim);
+    backward(rows.bwd_dq, rows.bwd_dkv, [](const auto& p) { kernels::parallax_bwd(p, nullptr); });
+  }
+
+  ParallaxResults results() const {
+    return {out.dense(), intercept.dense(), to_double(lse.host()), to_double(probe_mean.host()),
+            dq.dense(),  dr.dense(),        dk.dense(),            dv.dense()};
+  }
+
+ private:
+  std::vector<T> queries(unsigned seed, float size) const {
+    return random_values<T>(std::size_t(case_.nq) * case_.heads * case_.head_dim, seed, size);
+  }
+
+  template <class Launch>
+  void forward(int tile, const Launch& launch) {
     const auto tiles = kernels::query_tiles(case_.segments, case_.mask, tile);
     const Buffer<kernels::AttentionQueryTile> device_tiles(tiles);
     kernels::ParallaxFwdParams<T> p;
@@ -59,13 +87,13 @@ class ParallaxRun {
     p.schedule.query_tiles = device_tiles.get();
     p.schedule.query_tile_count = static_cast<int>(tiles.size());
     p.schedule.query_tile_rows = tile;
-    kernels::parallax_fwd(p, nullptr);
+    launch(p);
   }
 
-  void backward() {
-    const auto rows = kernels::parallax_tiles<T>(case_.head_dim, case_.value_dim);
-    const auto queries = kernels::query_tiles(case_.segments, case_.mask, rows.bwd_dq);
-    const auto keys = kernels::key_tiles(case_.segments, case_.mask, rows.bwd_dkv);
+  template <class Launch>
+  void backward(int query_rows, int key_rows, const Launch& launch) {
+    const auto queries = kernels::query_tiles(case_.segments, case_.mask, query_rows);
+    const auto keys = kernels::key_tiles(case_.segments, case_.mask, key_rows);
     const Buffer<kernels::AttentionQueryTile> query_tiles(queries);
     const Buffer<kernels::AttentionKeyTile> key_tiles(keys.tiles);
     const Buffer<int> key_segments(keys.segments);
@@ -90,21 +118,11 @@ class ParallaxRun {
     p.schedule.key_tiles = key_tiles.get();
     p.schedule.key_segments = key_segments.get();
     p.schedule.query_tile_count = static_cast<int>(queries.size());
-    p.schedule.query_tile_rows = rows.bwd_dq;
+    p.schedule.query_tile_rows = query_rows;
     p.schedule.key_tile_count = static_cast<int>(keys.tiles.size());
-    p.schedule.key_tile_rows = rows.bwd_dkv;
+    p.schedule.key_tile_rows = key_rows;
     kernels::parallax_bwd_prepare(p, nullptr);
-    kernels::parallax_bwd(p, nullptr);
-  }
-
-  ParallaxResults results() const {
-    return {out.dense(), intercept.dense(), to_double(lse.host()), to_double(probe_mean.host()),
-            dq.dense(),  dr.dense(),        dk.dense(),            dv.dense()};
-  }
-
- private:
-  std::vector<T> queries(unsigned seed, float size) const {
-    return random_values<T>(std::size_t(case_.nq) * case_.heads * case_.head_dim, seed, size);
+    launch(p);
   }
 
   template <class P>

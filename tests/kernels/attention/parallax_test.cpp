@@ -1,30 +1,11 @@
 // Parallax against its definition by covariances in fp64, on every mask feature alone and together.
-#include <cstring>
-
-#include "kernels/attention/cases.h"
-#include "kernels/attention/parallax_runner.h"
+#include "kernels/attention/parallax_check.h"
 
 using namespace lh;
 using namespace lh::test;
 using xpu::bf16;
 
 namespace {
-
-/// What the composite does not have: the special unit's exp2, other orders of sums.
-constexpr double kAbsolute = 4e-6;
-
-/// dout v_j and dout intercept are sums of value_dim products in two orders (the composite has one), so
-/// their difference carries value_dim units of rounding where it should be 0, as in rows of one key, and
-/// passes them times an operand to dq, dr and dk.
-double from_dots(const AttentionCase& c, const ParallaxInputs& in) {
-  double largest = 0;
-  for (const auto* x : {&in.q, &in.r, &in.k}) {
-    for (const double value : *x) {
-      if (std::isfinite(value)) largest = std::max(largest, std::fabs(value));
-    }
-  }
-  return c.value_dim * largest * 0x1p-24;
-}
 
 std::vector<NamedCase> parallax_cases() {
   std::vector<NamedCase> cases;
@@ -40,37 +21,10 @@ std::vector<NamedCase> parallax_cases() {
 
 template <class T>
 void check_case(const NamedCase& c, float probe_size = 0.5f) {
-  CAPTURE(c.name);
-  ParallaxResults want, composite, first;
-  double dots = 0;
-  for_each_mode([&] {
-    ParallaxRun<T> run(c.shape, 1, c.gap, probe_size);
-    if (want.out.empty()) {
-      const auto in = run.inputs();
-      want = parallax_definition(c.shape, in);
-      composite = parallax_composite<Rounded<T>>(c.shape, in);
-      dots = from_dots(c.shape, in);
-    }
+  check_parallax<T>(c, probe_size, [](ParallaxRun<T>& run) {
     run.forward();
     run.backward();
-    const ParallaxResults got = run.results();
-    if (first.out.empty()) first = got;
-    const auto check = [&](std::vector<double> ParallaxResults::*field, const char* name,
-                           double more = 0) {
-      check_as_precise(got.*field, want.*field, composite.*field, kAbsolute + more,
-                       name + (" of " + c.name));
-      CHECK(std::memcmp((got.*field).data(), (first.*field).data(),
-                        (got.*field).size() * sizeof(double)) == 0);
-    };
-    check(&ParallaxResults::out, "out");
-    check(&ParallaxResults::intercept, "intercept");
-    check(&ParallaxResults::lse, "lse");
-    check(&ParallaxResults::probe_mean, "probe_mean");
-    check(&ParallaxResults::dq, "dq", dots);
-    check(&ParallaxResults::dr, "dr", dots);
-    check(&ParallaxResults::dk, "dk", dots);
-    check(&ParallaxResults::dv, "dv");
-  }, is_slow(c.shape));
+  });
 }
 
 template <class T>
@@ -102,7 +56,7 @@ TEST_CASE("parallax loses no digits when all probe scores lie far from 0") {
   const auto composite = parallax_composite<Rounded<bf16>>(c, in);
   run.forward();
   run.backward();
-  check_as_precise(run.out.dense(), want.out, composite.out, kAbsolute, "out");
+  check_as_precise(run.out.dense(), want.out, composite.out, kParallaxAbsolute, "out");
   check_as_precise(run.dr.dense(), want.dr, composite.dr, from_dots(c, in), "dr");
 }
 
