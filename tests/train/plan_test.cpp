@@ -12,7 +12,8 @@ namespace {
 
 constexpr int kWorld = 64;
 constexpr int64_t kVocabulary = 512, kHidden = 256, kInner = 512, kLayers = 6, kFullLayers = 3;
-constexpr int64_t kHeads = 64, kKvHeads = 64, kHeadDim = 8, kWindow = 20;
+constexpr int64_t kHeads = 64, kKvHeads = 64, kHeadDim = 8;
+constexpr int64_t kWindow = 16;  // reaches no farther than the neighbouring piece
 constexpr int64_t kTokens = 2048;  // of a sequence: 32 for each of 64 processes
 constexpr int64_t kRowBytes = 4 * kKvHeads * kHeadDim;  // of keys, or of values, or of queries, in f32
 
