@@ -143,7 +143,7 @@ TEST_CASE("a plan counts the bucket of gradients that is on its way while backwa
     beside.more.push_back("parallel.overlap=true");
     const double without = predicted(w, after, "cpu"), with_bucket = predicted(w, beside, "cpu");
     CHECK(without == doctest::Approx(measured(w, after, "cpu")).epsilon(0.02));
-    CHECK(with_bucket - without > 30e6);  // a bucket and what arrives of it from all
+    CHECK(with_bucket - without > 25e6);  // a bucket at least
     // The plan has a bucket leave as soon as it can; how late it does on a busy machine is chance, so the highest
     // of a few runs counts.
     double highest = 0;
