@@ -166,7 +166,7 @@ TEST_CASE("a plan of 64 processes names what each sends and what for") {
   // nothing would.
   CHECK(large.output.find("64 micro-batches each") != std::string::npos);
   const auto row = [&](const std::string& begin, const std::string& collective, const std::string& layers) {
-    const size_t at = large.output.find("\n" + begin + " ");
+    const size_t at = large.output.rfind("\n" + begin + " ");  // below the memory table
     REQUIRE(at != std::string::npos);
     std::istringstream words(large.output.substr(at + 1 + begin.size()));
     std::string first, second;
