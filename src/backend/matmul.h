@@ -18,4 +18,7 @@ LH_BACKENDS(
     void gemm_bias_backward(const Tensor& dy, const Tensor& x, Tensor& d_weight, bool accumulate,
                             Tensor& d_bias);
     /// y[r, n] = x[r, k] w[n, k]^T for a few rows r (decoding): one pass over w at memory speed.
-    void gemv(const Tensor& x, const Tensor& w, Tensor& y);)
+    void gemv(const Tensor& x, const Tensor& w, Tensor& y);
+    /// The memory that all products of a device share as long as the process lives, for a plan to hold;
+    /// undefined where there is none.
+    void shared_workspace(Device device, Tensor& result);)

@@ -186,6 +186,8 @@ void add_recipe(CLI::App& app, Action& action) {
       "plan", "Memory, arithmetic and bytes sent of a step in a job of any size, without running it");
   command->add_option("recipe", plan->recipe, "Recipe YAML file")->required();
   command->add_option("--world", plan->world, "Processes")->capture_default_str();
+  command->add_option("--rank", plan->rank, "The process whose memory and bytes are shown")
+      ->capture_default_str();
   command->add_option("--device", plan->device, "What it would run on (auto: run.device, else cuda)")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();

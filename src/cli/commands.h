@@ -106,7 +106,7 @@ int recipe_explain_command(const std::string& key);
 struct PlanArguments {
   std::string recipe;
   std::vector<std::string> sets;
-  int64_t world = 1;
+  int64_t world = 1, rank = 0;
   int64_t vocabulary = 50304;  // where the recipe leaves it to a tokenizer
   std::string device = "auto";  // auto | cpu | cuda
   std::string compute = "auto";

@@ -1,6 +1,7 @@
 // longhand recipe explain, check; longhand doctor.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/text.h"
@@ -40,41 +41,51 @@ int recipe_check_command(const std::string& path, const std::vector<std::string>
 
 namespace {
 
+std::string name_of(const PlannedTraffic& sent) {
+  const std::string what = sent.mixer.empty() ? sent.what : fmt::format("{}: {}", sent.mixer, sent.what);
+  return sent.backward ? what + ", gradients" : what;
+}
+
 /// What a step of one process computes and sends, and the time of each if nothing overlaps.
 void print_step(const RecipePlan& plan, const PlanArguments& arguments) {
   struct Row {
-    std::string what, amount;
+    std::string what, collective, layers, amount;
     double seconds;
   };
   const double flops = plan.flops / static_cast<double>(plan.processes);
-  std::vector<Row> rows = {{"arithmetic", fmt::format("{:.3g} FLOP", flops),
+  std::vector<Row> rows = {{"arithmetic", "", "", format_count(flops) + " FLOP",
                             flops / (arguments.peak_tflops * 1e12 * arguments.efficiency)}};
-  const auto add = [&](const std::string& what, int64_t bytes) {
-    if (bytes > 0)
-      rows.push_back({what, format_bytes(static_cast<double>(bytes)) + " sent",
-                      static_cast<double>(bytes) / (arguments.link_gigabytes * 1e9)});
-  };
-  const auto add_group = [&](const std::string& group, const CommTraffic& traffic) {
-    add(group + ", all-reduce", traffic.all_reduce);
-    add(group + ", reduce-scatter", traffic.reduce_scatter);
-    add(group + ", all-gather", traffic.all_gather);
-    add(group + ", all-to-all", traffic.all_to_all);
-    add(group + ", point to point", traffic.send);
-    add(group + ", broadcast", traffic.broadcast);
-  };
-  add_group("all processes", plan.world);
-  add_group("context group", plan.context_group);
+  for (const PlannedTraffic& sent : plan.sent) {
+    std::string collective = sent.collective;
+    std::replace(collective.begin(), collective.end(), '_', '-');
+    rows.push_back({name_of(sent), collective, sent.layers > 0 ? fmt::format("{}", sent.layers) : "",
+                    format_bytes(static_cast<double>(sent.bytes)),
+                    static_cast<double>(sent.bytes) / (arguments.link_gigabytes * 1e9)});
+  }
   double total = 0;
   for (const Row& row : rows) total += row.seconds;
-  fmt::print("{:<30} {:>16} {:>10} {:>7}\n", "a step of one process", "amount", "seconds", "share");
+  fmt::print("{:<38} {:<14} {:>6} {:>12} {:>9} {:>7}\n", "a step of this process", "sent by", "layers",
+             "amount", "seconds", "share");
   for (const Row& row : rows)
-    fmt::print("{:<30} {:>16} {:>10.3g} {:>5.1f} %\n", row.what, row.amount, row.seconds,
-               100 * row.seconds / total);
-  fmt::print("{:<30} {:>16} {:>10.3g}\n\n", "together", "", total);
-  fmt::print("Assumed: {} TFLOP/s of a process (--peak-tflops), {} of it reached (--efficiency), "
-             "{} GB/s sent by a\nprocess (--link-gigabytes), nothing overlapping. FLOP are useful ones: "
-             "what recompute repeats isn't counted.\n",
-             arguments.peak_tflops, arguments.efficiency, arguments.link_gigabytes);
+    fmt::print("{:<38} {:<14} {:>6} {:>12} {:>9.3g} {:>5.1f} %\n", row.what, row.collective, row.layers,
+               row.amount, row.seconds, 100 * row.seconds / total);
+  fmt::print("{:<38} {:<14} {:>6} {:>12} {:>9.3g}\n\n", "together", "", "", "", total);
+}
+
+void print_assumptions(const RecipePlan& plan, const PlanArguments& arguments, bool cpu) {
+  fmt::print("assumed\n");
+  fmt::print("  {:g} TFLOP/s of a process (--peak-tflops), {:g} of it reached (--efficiency)\n",
+             arguments.peak_tflops, arguments.efficiency);
+  fmt::print("  useful FLOP, the mean of all processes: what recompute repeats isn't counted\n");
+  if (plan.processes > 1)
+    fmt::print("  {:g} GB/s sent by a process (--link-gigabytes), nothing overlaps\n",
+               arguments.link_gigabytes);
+  fmt::print("  every sequence is one document, the most that a step can be\n");
+  if (cpu) return;
+  if (kWithCuda)
+    fmt::print("  memory with the scratch of this build's kernels, without CUDA's context and cuDNN's\n");
+  else
+    fmt::print("  memory without the kernels' scratch, a few %: this build has no CUDA backend to ask\n");
 }
 
 }  // namespace
@@ -83,6 +94,8 @@ int recipe_plan_command(const PlanArguments& arguments) {
   const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
   if (arguments.world < 1)
     throw ConfigError(fmt::format("--world: expected at least 1, got {}", arguments.world));
+  if (arguments.rank < 0 || arguments.rank >= arguments.world)
+    throw ConfigError(fmt::format("--rank: expected 0 to {}, got {}", arguments.world - 1, arguments.rank));
   for (const auto& [value, name] : {std::pair{arguments.peak_tflops, "--peak-tflops"},
                                     {arguments.link_gigabytes, "--link-gigabytes"},
                                     {arguments.efficiency, "--efficiency"}})
@@ -92,15 +105,17 @@ int recipe_plan_command(const PlanArguments& arguments) {
   if (cpu) use_threads(recipe.run.threads);
   const bool bf16 = arguments.compute == "bf16" ||
                     (arguments.compute == "auto" && recipe.precision.compute != "fp32");
-  const RecipePlan plan = plan_recipe(recipe, static_cast<int>(arguments.world), 0,
-                                      cpu ? kMetaCpuDevice : kMetaDevice,
+  const RecipePlan plan = plan_recipe(recipe, static_cast<int>(arguments.world),
+                                      static_cast<int>(arguments.rank),
+                                      cpu ? kMetaCpuDevice : kMetaCudaDevice,
                                       bf16 ? DType::kBF16 : DType::kF32, arguments.vocabulary);
   fmt::print("{} parameters, {} on {}\n", format_count(static_cast<double>(plan.parameters)),
              bf16 ? "bf16" : "fp32", cpu ? "cpu" : "cuda");
-  fmt::print("{} processes: {} data groups of {} (parallel.context), {} micro-batches each\n\n",
-             plan.processes, plan.data, plan.context, plan.micro_batches);
+  fmt::print("{} processes: {} data groups of {} (parallel.context), {} micro-batches each; rank {} is planned\n\n",
+             plan.processes, plan.data, plan.context, plan.micro_batches, arguments.rank);
   fmt::print("{}\n\n", plan.memory.table());
   print_step(plan, arguments);
+  print_assumptions(plan, arguments, cpu);
   return 0;
 }
 

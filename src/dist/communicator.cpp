@@ -116,7 +116,9 @@ void Communicator::collective(const char* kind, const Tensor& like, int64_t elem
   board_->set_place(fmt::format("{}, step {}", label, step_), true, group_);
   try {
     check_all_are_here(header);
+    const int64_t before = traffic_.total();
     function();
+    by_label_[{kind, label}] += traffic_.total() - before;
   } catch (const ShapeError&) {
     throw;
   } catch (const CommAbandoned& error) {

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dist/comm_error.h"
@@ -47,6 +49,9 @@ struct CommTraffic {
     return all_reduce + reduce_scatter + all_gather + all_to_all + send + broadcast;
   }
 };
+
+/// The same by kind ("all_reduce") and label of the collectives.
+using LabelTraffic = std::map<std::pair<std::string, std::string>, int64_t>;
 
 /// What the processes of a group do together, in one order on all of them. `label` says what for ("grad
 /// all-reduce"), in errors and in the check that all are at the same place. Tensors are contiguous.
@@ -94,6 +99,7 @@ class Communicator {
 
   /// Bytes this process has sent, checks not counted.
   const CommTraffic& traffic() const { return traffic_; }
+  const LabelTraffic& traffic_by_label() const { return by_label_; }
   /// The step that checks and errors name.
   void set_step(int64_t step) { step_ = step; }
  private:
@@ -118,6 +124,7 @@ class Communicator {
   std::shared_ptr<Transport> control_, data_;
   std::shared_ptr<JobBoard> board_;
   CommTraffic traffic_;
+  LabelTraffic by_label_;
   uint64_t sequence_ = 0;
   int64_t step_ = 0;
   std::string failure_;

@@ -13,8 +13,8 @@ inline constexpr bool kWithCuda = false;
 #endif
 
 /// kMeta: tensors have shapes and owners but no memory, and operations on them compute nothing. A
-/// training step there shows what a real one would allocate and exchange. Its index says whose scratch
-/// memory is counted: kMetaCpuDevice counts the CPU backend's, kMetaDevice none.
+/// training step there shows what a real one would allocate and exchange. Its index says for which
+/// backend: the scratch memory is that backend's, the CUDA backend's where the build has it.
 enum class DeviceKind : uint8_t { kCpu, kCuda, kMeta };
 inline constexpr int kDeviceKinds = 3;
 
@@ -33,7 +33,7 @@ struct Device {
 };
 
 inline constexpr Device kCpuDevice{};
-inline constexpr Device kMetaDevice{DeviceKind::kMeta, 0};
+inline constexpr Device kMetaCudaDevice{DeviceKind::kMeta, 0};
 inline constexpr Device kMetaCpuDevice{DeviceKind::kMeta, 1};
 
 }  // namespace lh

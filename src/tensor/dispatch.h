@@ -10,17 +10,19 @@
   namespace lh::cuda { __VA_ARGS__ }
 
 /// LH_DISPATCH(x.device(), "rms_norm", rms_norm_forward(x, ...)). The cuda branch is compiled only
-/// in CUDA builds, where a missing implementation is a link error. On the meta device nothing runs.
+/// in CUDA builds, where a missing implementation is a link error. For operands of kMetaCudaDevice it
+/// checks and allocates as for real ones and launches nothing (backend/cuda/kernel_call.h); for those of
+/// kMetaCpuDevice nothing is called.
 #define LH_DISPATCH(device_, op, call)                                          \
   do {                                                                          \
     const ::lh::Device lh_device_ = (device_);                                  \
-    if (lh_device_.is_meta()) {                                                 \
-      /* shapes only */                                                         \
-    } else if (lh_device_.is_cpu()) {                                           \
+    if (lh_device_.is_cpu()) {                                                  \
       ::lh::cpu::call;                                                          \
+    } else if (lh_device_.is_like_cpu()) {                                      \
+      /* shapes only */                                                         \
     } else if constexpr (::lh::kWithCuda) {                                     \
       ::lh::cuda::call;                                                         \
-    } else {                                                                    \
+    } else if (!lh_device_.is_meta()) {                                         \
       ::lh::fail("[{}] this build has no CUDA backend", op);                    \
     }                                                                           \
   } while (false)

@@ -69,7 +69,7 @@ GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
   };
   thread_ = std::make_unique<OrderedThread>(
       [this, processes](size_t bucket) { sum(buckets_[bucket], *processes); },
-      [processes] { processes->abandon(); });
+      [processes] { processes->abandon(); }, store_.device().is_meta());
 }
 
 void GradientReducer::release() {

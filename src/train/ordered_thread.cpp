@@ -6,8 +6,11 @@
 
 namespace lh {
 
-OrderedThread::OrderedThread(std::function<void(size_t)> task, std::function<void()> abandon)
-    : task_(std::move(task)), abandon_(std::move(abandon)), thread_([this] { run(); }) {}
+OrderedThread::OrderedThread(std::function<void(size_t)> task, std::function<void()> abandon,
+                             bool at_once)
+    : task_(std::move(task)), abandon_(std::move(abandon)), at_once_(at_once) {
+  if (!at_once) thread_ = std::thread([this] { run(); });
+}
 
 OrderedThread::~OrderedThread() {
   bool working = false;
@@ -18,7 +21,7 @@ OrderedThread::~OrderedThread() {
   }
   if (working) abandon_();
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void OrderedThread::run() {
@@ -56,6 +59,8 @@ bool OrderedThread::is_started() const {
 }
 
 void OrderedThread::allow(size_t count) {
+  if (at_once_)
+    for (; done_ < count; ++done_) task_(done_);
   {
     const std::lock_guard lock(mutex_);
     allowed_ = count;

@@ -12,7 +12,8 @@ namespace lh {
 class OrderedThread {
  public:
   /// `abandon` makes a task that waits for other processes throw; called when the object ends before its tasks.
-  OrderedThread(std::function<void(size_t)> task, std::function<void()> abandon);
+  /// at_once: there is no thread, allow() does the tasks itself (plans, in which nothing takes time).
+  OrderedThread(std::function<void(size_t)> task, std::function<void()> abandon, bool at_once = false);
   ~OrderedThread();
   OrderedThread(const OrderedThread&) = delete;
   OrderedThread& operator=(const OrderedThread&) = delete;
@@ -30,6 +31,7 @@ class OrderedThread {
 
   const std::function<void(size_t)> task_;
   const std::function<void()> abandon_;
+  const bool at_once_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   size_t count_ = 0, allowed_ = 0, done_ = 0;

@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "backend/matmul.h"
 #include "optim/schedule.h"
 #include "train/step.h"
 
@@ -22,10 +23,13 @@ Batch full_sequences(int64_t sequences, int64_t tokens) {
   return batch;
 }
 
-CommTraffic minus(const CommTraffic& a, const CommTraffic& b) {
-  return {a.all_reduce - b.all_reduce, a.reduce_scatter - b.reduce_scatter,
-          a.all_gather - b.all_gather, a.all_to_all - b.all_to_all, a.send - b.send,
-          a.broadcast - b.broadcast};
+/// What this process has sent, in all groups.
+LabelTraffic traffic_of(const Team& team) {
+  LabelTraffic all;
+  for (const Communicator* group : {&team.world(), &team.context(), team.gradients()})
+    if (group != nullptr)
+      for (const auto& [key, bytes] : group->traffic_by_label()) all[key] += bytes;
+  return all;
 }
 
 }  // namespace
@@ -38,6 +42,8 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device dev
   ModelConfig config = recipe.model;
   if (config.vocab_size == 0) config.vocab_size = vocabulary;
   const MemoryReport before = memory_report(DeviceKind::kMeta);
+  Tensor shared;
+  LH_DISPATCH(device, "plan", shared_workspace(device, shared));
   Decoder model(config, compute, 0, device);
   const auto optimizer = make_optimizer(recipe.optim, model.parameters(), team.shard_place());
   const int64_t seq = recipe.data.seq_tokens, sequences = recipe.schedule.batch_tokens / seq;
@@ -49,11 +55,10 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device dev
   plan.context = team.place().context;
   plan.parameters = model.parameters().count();
   plan.micro_batches = share.micro_batches();
-  CommTraffic world, context;
+  LabelTraffic sent;
   for (int step = 0; step < 2; ++step) {  // the second finds everything allocated
     reset_memory_peak(DeviceKind::kMeta);
-    world = team.world().traffic();
-    context = team.context().traffic();
+    sent = traffic_of(team);
     train_step(
         {.model = model,
          .optimizer = *optimizer,
@@ -65,14 +70,6 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device dev
          .team = &team},
         1);
   }
-  // Backward is twice the forward (train/step.cpp).
-  for (int64_t micro = 0; micro < share.micro_batches(); ++micro)
-    plan.flops +=
-        3 * static_cast<double>(processes) *
-        model.forward_flops(
-            team.tensors(full_sequences(share.size(micro), seq), device).layout);
-  plan.world = minus(team.world().traffic(), world);
-  plan.context_group = minus(team.context().traffic(), context);
   plan.memory = memory_report(DeviceKind::kMeta);
   for (int i = 0; i < kMemoryOwners; ++i) {
     const auto owner = static_cast<size_t>(i);
@@ -81,6 +78,12 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device dev
   }
   plan.memory.total_now -= before.total_now;
   plan.memory.total_peak -= before.total_now;
+  LabelTraffic of_step = traffic_of(team);
+  for (auto& [key, bytes] : of_step) bytes -= sent[key];
+  plan.sent = planned_traffic(of_step, config);
+  // Backward is twice the forward (train/step.cpp), and sequences are alike.
+  const BatchTensors sequence = BatchTensors::from(full_sequences(1, seq), device);
+  plan.flops = 3 * static_cast<double>(sequences) * model.forward_flops(sequence.layout);
   return plan;
 }
 

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "config/recipe.h"
-#include "dist/communicator.h"
 #include "runtime/memory.h"
+#include "train/plan_traffic.h"
 
 namespace lh {
 
@@ -14,11 +14,12 @@ struct RecipePlan {
   int64_t micro_batches = 0;  // of the planned process
   MemoryReport memory;        // of the planned process: what it holds, and at the peak of a step
   double flops = 0;           // useful arithmetic of a step, all processes
-  CommTraffic world, context_group;  // bytes that the planned process sends in a step
+  std::vector<PlannedTraffic> sent;  // by the planned process in a step
 };
 
-/// Plans rank `rank` of `processes`. `device`: kMetaDevice, or kMetaCpuDevice for a process that computes
-/// on the CPU with as many threads as this one would: its scratch memory counts. `compute`: f32 or bf16.
+/// Plans rank `rank` of `processes`. `device`: kMetaCudaDevice, or kMetaCpuDevice for a process that computes
+/// on the CPU with as many threads as this one would. The scratch memory of the backend counts; that of CUDA
+/// kernels where this build has them (kWithCuda), that of the host and of cuDNN not. `compute`: f32 or bf16.
 /// `vocabulary` is used where the recipe leaves it to the tokenizer. Every sequence is one document, the
 /// most work a step can be. ConfigError as in training.
 RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device device, DType compute,

@@ -12,13 +12,6 @@ namespace {
 using namespace lh;
 using namespace lh::test;
 
-std::vector<std::string> together(int processes, std::vector<std::string> train) {
-  std::vector<std::string> command = {"launch", "--standalone", "--nproc-per-node",
-                                      std::to_string(processes), "--"};
-  command.insert(command.end(), train.begin(), train.end());
-  return command;
-}
-
 /// Loss and gradient norm per step, and the last evaluation's loss.
 std::vector<double> curve(const Workspace& w, const std::string& name) {
   std::vector<double> values;
@@ -42,11 +35,6 @@ void check_same(const std::vector<double>& got, const std::vector<double>& want)
 const std::vector<std::string> kShort = {"--set", "schedule.steps=6", "--set", "eval.every_steps=3",
                                          "--set", "checkpoint.every_steps=3", "--set",
                                          "eval.sample_tokens=0"};
-
-std::vector<std::string> with(std::vector<std::string> arguments, std::vector<std::string> more) {
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  return arguments;
-}
 
 }  // namespace
 
@@ -204,89 +192,4 @@ TEST_CASE("a mesh that does not fit is refused by one message and its exit code"
                                                         "precision.micro_batch_tokens=128"})));
   CHECK(few.code != 0);
   CHECK(few.output.find("a step of 2 sequences cannot feed 3 data groups") != std::string::npos);
-}
-
-namespace {
-
-/// Bytes in the last column of the line "total ... at peak" of a memory table: the last one in the text.
-double peak_bytes(const std::string& text) {
-  const size_t line = text.rfind("\ntotal ");
-  REQUIRE(line != std::string::npos);
-  std::istringstream words(text.substr(line + 7));
-  double now = 0, peak = 0;
-  std::string now_unit, unit;
-  words >> now >> now_unit >> peak >> unit;
-  return peak * (unit == "GiB" ? 1 << 30 : unit == "MiB" ? 1 << 20 : unit == "KiB" ? 1 << 10 : 1);
-}
-
-}  // namespace
-
-TEST_CASE("the memory that a plan predicts is what a run then needs, at any size") {
-  const Workspace w;
-  struct Case {
-    int processes, context, hidden, tokens;
-    std::string compute, full;  // of the layers that see everything
-  };
-  const std::string softmax = "{kind: softmax}", heads = "{kind: softmax, context: heads}",
-                    pruned = "{kind: sp_kv, window: 16}", parallax = "{kind: parallax}";
-  const std::vector<Case> cases = {
-      {1, 1, 64, 128, "fp32", softmax},  {1, 1, 128, 512, "fp32", softmax},
-      {1, 1, 256, 128, "fp32", softmax}, {1, 1, 512, 128, "fp32", softmax},
-      {1, 1, 64, 512, "bf16", softmax},  {1, 1, 64, 128, "fp32", pruned},
-      {1, 1, 128, 256, "bf16", pruned},  {1, 1, 64, 128, "fp32", parallax},
-      {1, 1, 64, 64, "fp32", "{kind: lla}"},
-      {2, 1, 64, 128, "fp32", softmax},  {2, 2, 64, 128, "fp32", softmax},
-      {2, 2, 64, 512, "fp32", heads},    {2, 2, 64, 128, "fp32", pruned},
-      {2, 2, 128, 256, "bf16", parallax}, {4, 2, 64, 128, "fp32", softmax},
-      {4, 4, 256, 256, "fp32", softmax},
-  };
-  for (const Case& c : cases) {
-    CAPTURE(c.processes);
-    CAPTURE(c.context);
-    CAPTURE(c.hidden);
-    CAPTURE(c.tokens);
-    CAPTURE(c.compute);
-    CAPTURE(c.full);
-    std::vector<std::string> sets;
-    for (const std::string& set :
-         {fmt::format("parallel.context={}", c.context), fmt::format("model.hidden_size={}", c.hidden),
-          fmt::format("model.intermediate_size={}", c.hidden * 2), "model.mixers.full=" + c.full,
-          fmt::format("data.seq_tokens={}", c.tokens), std::string("model.max_position=512"),
-          fmt::format("schedule.batch_tokens={}", 4 * c.tokens),
-          fmt::format("precision.micro_batch_tokens={}", 2 * c.tokens),
-          "precision.compute=" + c.compute, std::string("run.device=cpu"),
-          std::string("schedule.steps=2"), std::string("schedule.warmup_steps=0"),
-          std::string("eval.sample_tokens=0"), std::string("eval.every_steps=0"),
-          std::string("data.valid=[]")}) {
-      sets.push_back("--set");
-      sets.push_back(set);
-    }
-    if (c.full == heads) sets.insert(sets.end(), {"--set", "model.num_kv_heads=4"});
-    const fs::path folder = w.root / "measured";
-    fs::remove_all(folder);
-    const Outcome run = w.run(together(c.processes, with(w.train("measured"), sets)));
-    INFO(run.output);
-    REQUIRE(run.code == 0);
-    const double measured = peak_bytes(run.output);
-    const Outcome predicted =
-        w.run(with({"recipe", "plan", LH_SOURCE_DIR "/recipes/smoke/smoke_cpu.yaml", "--world",
-                    std::to_string(c.processes), "--vocabulary", "257"},
-                   sets));
-    INFO(predicted.output);
-    REQUIRE(predicted.code == 0);
-    CHECK(peak_bytes(predicted.output) == doctest::Approx(measured).epsilon(0.02));
-  }
-  const Outcome large = w.run({"recipe", "plan", LH_SOURCE_DIR "/recipes/pretrain/llama_124m.yaml",
-                               "--world", "64", "--set", "parallel.context=8", "--set",
-                               "schedule.batch_tokens=524288", "--set",
-                               "precision.micro_batch_tokens=1024"});
-  INFO(large.output);
-  CHECK(large.code == 0);
-  CHECK(large.output.find("64 processes: 8 data groups of 8 (parallel.context)") != std::string::npos);
-  // 64 micro-batches of one sequence each: its keys travel. Longer ones hold whole documents in each piece, and
-  // nothing would.
-  CHECK(large.output.find("64 micro-batches each") != std::string::npos);
-  CHECK(large.output.find("context group, all-to-all") != std::string::npos);
-  CHECK(large.output.find("reduce-scatter") != std::string::npos);
-  CHECK(large.output.find("all-gather") != std::string::npos);
 }

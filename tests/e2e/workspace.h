@@ -25,6 +25,16 @@ struct Outcome {
   std::string output;
 };
 
+inline std::vector<std::string> with(std::vector<std::string> arguments, const std::vector<std::string>& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+/// The command that runs another one as several processes.
+inline std::vector<std::string> together(int processes, const std::vector<std::string>& command) {
+  return with({"launch", "--standalone", "--nproc-per-node", std::to_string(processes), "--"}, command);
+}
+
 /// A folder of its own, with a small prepared corpus, removed at the end.
 class Workspace {
  public:

@@ -200,4 +200,8 @@ void gemm_bias_backward(const Tensor& dy, const Tensor& x, Tensor& d_weight, boo
   if (!dy.device().is_meta()) bias_backward(dy, d_bias);
 }
 
+void shared_workspace(Device, Tensor& result) {
+  result = Tensor();
+}
+
 }  // namespace lh::cpu

@@ -61,9 +61,8 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
     return cudnn_attention_forward(q, k, v, plan, out, lse);
   // The kernels do not write rows outside every segment.
   if (!cover(query_intervals(plan), q.size(0))) {
-    gpu::fill_bytes(out.device(), out.raw(), 0, out.bytes());
-    Tensor minus_infinity = lse;
-    fill(minus_infinity, -INFINITY);
+    fill(out, 0);
+    fill(lse, -INFINITY);
   }
   dispatch_kernel(q.dtype(), "attention", [&]<typename T>() {
     if (is_decoding(plan)) {

@@ -71,6 +71,8 @@ const std::string& cudnn_attention_unavailable() {
 }
 
 bool cudnn_attention_takes(const AttentionPlan& plan, std::initializer_list<const Tensor*> tensors) {
+  // A plan counts the scratch memory of our own kernels.
+  if ((*tensors.begin())->device().is_meta()) return false;
   if (!cudnn_attention_unavailable().empty() || plan.segments.empty() || plan.mask.sinks != 0)
     return false;
   const int64_t length = plan.segments.front().query_length;

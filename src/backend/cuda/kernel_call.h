@@ -46,12 +46,15 @@ void dispatch_kernel(DType dtype, std::string_view op, F&& function) {
                           const char* reason);
 
 /// Runs launchers on the stream of the first operand; what they throw is thrown again with the
-/// operation and the operands.
+/// operation and the operands. Operands on the meta device are checked and nothing is run: a plan counts the
+/// memory that was allocated before. What is allocated in `launch` (arrays of work items, lists of
+/// parameters) it leaves out: a few bytes per tile or parameter.
 template <typename F>
 void call(std::string_view op, std::initializer_list<const Tensor*> operands, F&& launch) {
   const Device device = (*operands.begin())->device();
   for (const Tensor* t : operands)
     if (t->defined() && !(t->device() == device)) fail_in(op, operands, "all must be on one device");
+  if (device.is_meta()) return;
   try {
     launch(gpu::stream(device));
     if (gpu::synchronous()) gpu::synchronize(device);

@@ -58,7 +58,7 @@ Library& library(Device device) {
   Library& found = (*libraries)[device.index];
   if (found.handle == nullptr) {
     check(cublasLtCreate(&found.handle), "start");
-    found.workspace = workspace(kWorkspaceBytes, device);
+    shared_workspace(device, found.workspace);
   }
   return found;
 }
@@ -225,12 +225,17 @@ void gemm_bias_backward(const Tensor& dy, const Tensor& x, Tensor& d_weight, boo
   // The library writes the sums in the type of d_weight, and writes where we add.
   if (d_weight.dtype() == DType::kF32 && d_weight.numel() > 0 && size.k > 0) {
     const Epilogue sums{Epilogue::Kind::kBiasGradient, Tensor::empty_like(d_bias)};
+    // Not fused on the meta device: a plan counts the larger of the two.
     if (multiply(dy, true, x, false, d_weight, accumulate, sums))
       return add_scaled(d_bias, 1, sums.vector, 1, d_bias);
     return bias_backward(dy, d_bias);
   }
   gemm(dy, true, x, false, d_weight, accumulate);
   bias_backward(dy, d_bias);
+}
+
+void shared_workspace(Device device, Tensor& result) {
+  result = workspace(kWorkspaceBytes, device);
 }
 
 }  // namespace lh::cuda
