@@ -22,9 +22,17 @@ namespace lh {
 
 namespace {
 
-void print_density(const MixerFigure& density) {
+void print_density(const MixerReport& report, const Decoder& model) {
+  const MixerFigure& density = report.figure(kKvDensity);
   if (!density.seen()) return;
-  fmt::print("kv density     {:.4f} of the keys outside the window\n\n", density.total().value());
+  const MixerFigure& cache = report.figure(kCacheFraction);
+  const double fraction = cache.total().value();
+  const double dense = static_cast<double>(cache.mixers.size()) * 2 *
+                       static_cast<double>(model.config().resolved_num_kv_heads() * model.config().resolved_head_dim()) *
+                       static_cast<double>(dtype_size(model.parameters().compute_dtype()));
+  fmt::print("kv density     {:.4f} of the keys outside the window\n", density.total().value());
+  fmt::print("kv cache       {:.4f} of all keys: {} instead of {} a token in self-pruning layers\n\n", fraction,
+             format_bytes(fraction * dense), format_bytes(dense));
   fmt::print("layer: density per kv head\n");
   for (const auto& [mixer, heads] : density.mixers) {
     fmt::print("{}:", mixer);
@@ -34,8 +42,8 @@ void print_density(const MixerFigure& density) {
 }
 
 /// A row per layer, a column per number, and all layers together in the last row.
-void print_mixers(const MixerReport& report) {
-  print_density(report.figure(kKvDensity));
+void print_mixers(const MixerReport& report, const Decoder& model) {
+  print_density(report, model);
   std::map<std::string, std::map<std::string, double>, ByLayer> rows;
   std::map<std::string, double> last;
   for (const auto& [name, figure] : report.figures()) {
@@ -68,13 +76,14 @@ std::string kept_keys_text(const KeptKeys& keys) {
                      format_bytes(static_cast<double>(keys.dense_bytes)));
 }
 
-void print_text_figures(const EvalResult& result) {
+void print_text_figures(const EvalResult& result, const Decoder& model) {
   fmt::print("targets        {} tokens, {} of text\n", result.targets,
              format_bytes(static_cast<double>(result.text_bytes)));
   fmt::print("loss           {:.4f} nats per token\n", result.loss);
+  if (result.soft_loss) fmt::print("  soft gates   {:.4f}\n", *result.soft_loss);
   fmt::print("perplexity     {:.3f}\n", result.perplexity());
   fmt::print("bits per byte  {:.4f}\n", result.bits_per_byte);
-  print_mixers(result.mixers);
+  print_mixers(result.mixers, model);
   fmt::print("\ncontext        loss     targets\n");
   for (const auto& bucket : result.by_position)
     fmt::print("{:>6} to {:<6}{:.4f}   {}\n", bucket.begin, bucket.end - 1, bucket.loss,
@@ -155,8 +164,8 @@ int eval_command(const EvalArguments& arguments) {
                                                      : "nothing was evaluated");
   if (result.targets == 0) return 128 + stop_signal();
   fmt::print("checkpoint     {}\n", checkpoint);
-  if (evaluation.data.text) print_text_figures(result);
-  else print_mixers(result.mixers);
+  if (evaluation.data.text) print_text_figures(result, *evaluation.loaded.model);
+  else print_mixers(result.mixers, *evaluation.loaded.model);
   for (const TaskResult& task : result.tasks) fmt::print("{}\n", task.line());
   return result.stopped ? 128 + stop_signal() : 0;
 }

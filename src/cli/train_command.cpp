@@ -49,8 +49,10 @@ int train_command(const TrainArguments& arguments) {
                              step, result.loss, result.perplexity(), result.bits_per_byte,
                              result.targets, format_duration(result.seconds)));
     if (const MixerFigure& kept = result.mixers.figure(kKvDensity); kept.seen())
-      print_line(progress, fmt::format("  gates keep {:.1f} % of the keys outside the window",
-                                       100 * kept.total().value()));
+      print_line(progress, fmt::format("  hard gates keep {:.1f} % of the keys outside the window{}",
+                                       100 * kept.total().value(),
+                                       result.soft_loss ? fmt::format("; loss with soft ones {:.4f}", *result.soft_loss)
+                                                        : ""));
     for (const TaskResult& task : result.tasks)
       print_line(progress, fmt::format("eval at step {}: {}", step, task.line()));
   };

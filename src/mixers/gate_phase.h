@@ -11,6 +11,9 @@ namespace lh {
 /// The number that these mixers report (mixer_report.h): the share, per kv head, of the keys that some query has
 /// outside its window that a threshold keeps.
 inline constexpr const char* kKvDensity = "kv_density";
+/// And the share of all keys that a cache holds at the end of a document, those of the window included: rho of
+/// section 1.7, (window + density (tokens - window)) / tokens.
+inline constexpr const char* kCacheFraction = "cache_fraction";
 
 struct GateControl;
 

@@ -168,13 +168,20 @@ void SelfPrunedMixer::report_density(const Variable& x, const SequenceLayout& la
   const std::vector<uint8_t> bits = kept(gates(x, layout, hard).value());
   const int64_t kv_heads = projections_.kv_heads();
   auto& shares = layout.report()->means(kKvDensity, prefix_, kv_heads);
+  ReportedMean& held = layout.report()->mean(kCacheFraction, prefix_);
   const std::vector<int64_t> after = rows_after(layout);
   for (size_t row = 0; row < after.size(); ++row) {
-    if (after[row] < mask_.bias_window) continue;  // no query ever has the key outside its window
+    held.weight += static_cast<double>(kv_heads);
+    if (after[row] < mask_.bias_window) {  // no query ever has the key outside its window
+      held.sum += static_cast<double>(kv_heads);
+      continue;
+    }
     for (int64_t g = 0; g < kv_heads; ++g) {
+      const uint8_t bit = bits[row * static_cast<size_t>(kv_heads) + static_cast<size_t>(g)];
       ReportedMean& share = shares[static_cast<size_t>(g)];
-      share.sum += bits[row * static_cast<size_t>(kv_heads) + static_cast<size_t>(g)];
+      share.sum += bit;
       ++share.weight;
+      held.sum += bit;
     }
   }
 }
@@ -285,6 +292,7 @@ Variable SelfPrunedMixer::attend_after(const SelfPrunedCache& past, const Tensor
 
 void SelfPrunedMixer::describe(MixerReport& report) const {
   report.means(kKvDensity, prefix_, projections_.kv_heads());
+  report.mean(kCacheFraction, prefix_);
 }
 
 MixerFlops SelfPrunedMixer::flops(const SequenceLayout& layout) const {

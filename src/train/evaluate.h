@@ -59,6 +59,10 @@ struct EvalResult {
   MixerReport mixers;
 
   std::vector<TaskResult> tasks;
+
+  /// Of models whose self-pruning mixers learn their gates: the loss with soft ones, as they train. What hard gates
+  /// cost is the difference.
+  std::optional<double> soft_loss;
 };
 
 /// Every target of `batches` once, `sequences` at a time. `stop` is asked before each batch: true
@@ -71,7 +75,8 @@ EvalResult evaluate(const Decoder& model, const EvaluationBatches& batches, int6
                     const std::function<void(double)>& progress = nullptr,
                     const Team* team = nullptr, const GatePhase& gates = {});
 
-/// The same of text and tasks. One that is cut short names no task that was not finished.
+/// The same of text and tasks. One that is cut short names no task that was not finished. With the model's own
+/// gates it goes through the data a second time for `soft_loss`.
 EvalResult evaluate(const Decoder& model, const ValidData& data, int64_t sequences,
                     const std::function<bool()>& stop = nullptr,
                     const std::function<void(double)>& progress = nullptr,

@@ -74,6 +74,7 @@ void MetricsFile::write(int64_t step, const EvalResult& result) {
                                 {"bits_per_byte", result.bits_per_byte},
                                 {"targets", result.targets},
                                 {"by_position", buckets}};
+  if (result.soft_loss) record["soft_loss"] = *result.soft_loss;
   for (const auto& [name, figure] : result.mixers.figures()) {
     if (!figure.seen()) continue;
     record[name] = figure.total().value();

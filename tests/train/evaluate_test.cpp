@@ -93,6 +93,17 @@ TEST_CASE("evaluation counts the keys that gates keep, at any threshold") {
   const EvalResult weighed = evaluate(model, batches, 1, {}, {}, nullptr, soft);
   CHECK(weighed.mixers.figure("kv_density").total().sum == density.total().sum);
   CHECK(weighed.loss != hard.loss);
+
+  // The caches of documents hold their last 4 keys (all tokens: 52) and what is kept of the others.
+  const ReportedMean cache = closed.mixers.figure("cache_fraction").total();
+  CHECK(cache.weight == 2 * 52);
+  CHECK(cache.sum == 2 * 3 * 4 + closed.mixers.figure("kv_density").total().sum);
+  const ValidData data{.text = EvaluationBatches({shard(folder)}, 64), .tasks = {}};
+  const EvalResult both = evaluate(model, data, 1);
+  CHECK(both.loss == hard.loss);
+  REQUIRE(both.soft_loss.has_value());
+  CHECK(*both.soft_loss == weighed.loss);
+  CHECK(!evaluate(model, data, 1, {}, {}, nullptr, strict).soft_loss.has_value());
 }
 
 TEST_CASE("a stop before the first batch is no error and later ones keep what was seen") {

@@ -94,6 +94,15 @@ TEST_CASE("64 data groups send each other's gradients and parameters, and nothin
     }
 }
 
+TEST_CASE("64 processes that compute in bf16 hold a 64th of the masters and send parameters in bf16") {
+  const RecipePlan plan = plan_of(recipe_of(1, "zigzag", "gather", 64), 5, DType::kBF16);
+  CHECK(sent(plan, "", "gradients", "reduce_scatter") == 4 * kParameters / 64 * 63);
+  CHECK(sent(plan, "", "parameters", "all_gather") == 2 * kParameters / 64 * 63);
+  const int64_t weights = plan.memory.now[static_cast<size_t>(MemoryOwner::kWeights)];
+  CHECK(weights >= 2 * kParameters + 4 * kParameters / 64);
+  CHECK(weights < 2 * kParameters + 4 * kParameters / 64 + 16384);  // rotary tables
+}
+
 TEST_CASE("numbers are a flag, a flag for each parameter, loss, arithmetic and an owner's norm") {
   Recipe recipe = recipe_of(1, "zigzag", "gather", 64);
   for (const int rank : {0, 63}) {
