@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string>
@@ -98,6 +99,8 @@ class Communicator {
   void set_step(int64_t step) { step_ = step; }
  private:
   struct Header;
+  /// Why a collective failed, as the whole job sees it: CommError on the process that is to tell, else PeerFailure.
+  std::exception_ptr cause_of(const std::exception& symptom, const std::string& label);
   template <typename F>
   void collective(const char* kind, const Tensor& like, int64_t elements, const std::string& label,
                   F&& function);
@@ -120,7 +123,7 @@ class Communicator {
   CommTraffic traffic_;
   uint64_t sequence_ = 0;
   int64_t step_ = 0;
-  std::string failure_;
+  std::exception_ptr failure_;
 };
 
 /// A group of one: every collective is a copy.
