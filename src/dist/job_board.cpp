@@ -11,6 +11,8 @@
 namespace lh {
 namespace {
 
+constexpr int kWrongUse = 2;  // the exit code of a ConfigError
+
 std::string place_key(int rank) {
   return fmt::format("place/{}", rank);
 }
@@ -45,10 +47,14 @@ std::string JobBoard::ranges(const std::vector<int>& ranks) {
 JobBoard::JobBoard(std::shared_ptr<Store> store, int rank, int size, std::string who,
                    const Options& options)
     : store_(std::move(store)), rank_(rank), size_(size), who_(std::move(who)), options_(options) {
-  if (const std::string first = store_->set_once(fmt::format("who/{}", rank_), who_); first != who_)
-    fail<ConfigError>("{} has come already, and this is {}: every process needs its own RANK, and every job its own "
-                      "MASTER_PORT",
-                      first, who_);
+  if (const std::string first = store_->set_once(fmt::format("who/{}", rank_), who_); first != who_) {
+    const std::string reason = fmt::format("{} has come already, and this is {}: every process needs its own RANK, "
+                                           "and every job its own MASTER_PORT",
+                                           first, who_);
+    const JobFailure known = report_failure(reason, kWrongUse);
+    if (known.reason != reason) throw PeerFailure(known.reason, known.exit_code);
+    throw ConfigError(reason);
+  }
   thread_ = std::thread([this] { run(); });
 }
 

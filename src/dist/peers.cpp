@@ -81,8 +81,8 @@ std::string difference(const std::string& here, const std::string& leaders) {
 }  // namespace
 
 Peers::Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> store,
-             const JobBoard::Options& board, std::function<bool()> stopped)
-    : place_(place), gloo_(gloo), patience_(board.patience), stopped_(std::move(stopped)), store_(std::move(store)) {
+             const JobBoard::Options& board, std::function<bool()> stop)
+    : place_(place), gloo_(gloo), patience_(board.patience), stopped_(std::move(stop)), store_(std::move(store)) {
   if (place.size == 1) return;
   char host[256] = {};
   gethostname(host, sizeof host - 1);

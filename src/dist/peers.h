@@ -39,9 +39,9 @@ class Peers {
  public:
   /// Finds the store at the master, which rank 0 serves. CommError says what is wrong with it, ConfigError that another
   /// process has this rank; where several processes of a host can't reach it, the others than the first get
-  /// PeerFailure. `store`: used in place of the master's (threads). `stopped`: ends waits with CommInterrupted.
+  /// PeerFailure. `store`: used in place of the master's (threads). `stop`: when it says so, waits end with CommInterrupted.
   Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> store = nullptr,
-        const JobBoard::Options& board = {}, std::function<bool()> stopped = {});
+        const JobBoard::Options& board = {}, std::function<bool()> stop = {});
   ~Peers();
 
   int rank() const { return place_.rank; }
@@ -59,7 +59,7 @@ class Peers {
   /// process tells people.
   bool tells(const std::string& reason, int exit_code);
   /// After a failure, when the communicators are gone: rank 0 serves the store until the others know the reason. Ten
-  /// seconds at most, and no longer than until `stopped`.
+  /// seconds at most, and not when asked to stop.
   void farewell();
 
   /// All processes call it with the same name and members (ranks, ascending), whether they are in it or not; nullptr
