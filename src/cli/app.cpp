@@ -18,8 +18,8 @@ namespace {
 
 constexpr const char* kFooter =
     "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM, SIGINT or\n"
-    "SIGUSR1 after saving (run again with --resume); 128 + n when eval or generate was stopped by\n"
-    "signal n. Those of launch are in its help.\n"
+    "SIGUSR1 after saving, or before several processes had met (run again with --resume); 128 + n\n"
+    "when eval or generate was stopped by signal n. Those of launch are in its help.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
     "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS;\n"
     "LH_ATTENTION own|cudnn chooses the attention of CUDA devices.";

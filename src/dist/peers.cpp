@@ -82,7 +82,7 @@ std::string difference(const std::string& here, const std::string& leaders) {
 
 Peers::Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> store,
              const JobBoard::Options& board, std::function<bool()> stop)
-    : place_(place), gloo_(gloo), patience_(board.patience), stopped_(std::move(stop)), store_(std::move(store)) {
+    : place_(place), gloo_(gloo), patience_(board.patience), come_until_(after(gloo.timeout)), stopped_(std::move(stop)), store_(std::move(store)) {
   if (place.size == 1) return;
   char host[256] = {};
   gethostname(host, sizeof host - 1);
@@ -100,7 +100,6 @@ Peers::Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<St
 }
 
 void Peers::find_store(const std::string& who) {
-  const Deadline deadline = after(gloo_.timeout);
   Deadline tell = after(patience_);
   const auto waiting = [&](const std::string& reason) {
     if (stopped()) fail<CommInterrupted>(kInterrupted);
@@ -128,7 +127,7 @@ void Peers::find_store(const std::string& who) {
     try {
       gloo_.host = own_address(place_.master);
     } catch (const CommError& error) {  // its name may become known later
-      if (std::chrono::steady_clock::now() >= deadline) throw;
+      if (std::chrono::steady_clock::now() >= come_until_) throw;
       waiting(error.what());
       std::this_thread::sleep_for(100ms);
     }
@@ -138,18 +137,19 @@ void Peers::find_store(const std::string& who) {
 /// Why the others can't find the store that this process serves; "" when they can.
 std::string Peers::master_problem() const {
   if (server_ == nullptr) return "";
+  std::string reason;
   try {
-    const auto found = connect_tcp_store(place_.master, 1s);
+    const auto found = connect_tcp_store(place_.master, 1s, [&](const std::string& why) { reason = why; });
     if (found->find("server") == server_->store()->find("server")) return "";
     return fmt::format("; {} leads to another job's rank 0", place_.master.str());
   } catch (const CommError& error) {
     return fmt::format("; {} does not lead to this host, where rank 0 is ({}): set MASTER_ADDR to one of its names or "
                        "addresses",
-                       place_.master.str(), error.what());
+                       place_.master.str(), reason.empty() ? error.what() : reason);
   }
 }
 
-std::string Peers::missing(const std::string& key) {
+std::string Peers::missing(const std::string& key, const std::string& until) {
   std::vector<int> absent, late;
   for (int r = 1; r < place_.size; ++r) {
     if (store_->find(fmt::format("{}/{}", key, r))) continue;
@@ -159,9 +159,9 @@ std::string Peers::missing(const std::string& key) {
     return fmt::format("rank{} {}", list.size() == 1 ? "" : "s", JobBoard::ranges(list));
   };
   if (!absent.empty())
-    return fmt::format("{} of {} processes did not come to {}{}", ranks(absent), place_.size, place_.master.str(),
-                       master_problem());
-  return fmt::format("{} did not answer: {}", ranks(late), board_->places());
+    return fmt::format("{} of {} processes did not come to {} {}{}", ranks(absent), place_.size, place_.master.str(),
+                       until, master_problem());
+  return fmt::format("{} did not answer {}: {}", ranks(late), until, board_->places());
 }
 
 void Peers::agree(const std::string& what, const std::string& text) {
@@ -188,10 +188,11 @@ void Peers::agree(const std::string& what, const std::string& text) {
     }
     const auto now = std::chrono::steady_clock::now();
     if (now >= deadline)
-      fail<CommError>("[dist] {} within {} s (LH_COMM_TIMEOUT)", missing(key), seconds_of(gloo_.timeout));
+      fail<CommError>("[dist] {}",
+                      missing(key, fmt::format("within {} s (LH_COMM_TIMEOUT)", seconds_of(gloo_.timeout))));
     if (now >= tell) {
       tell = Deadline::max();
-      log_warn("[dist] waiting for the other processes: {}", missing(key));
+      log_warn("[dist] waiting: {}", missing(key, "yet"));
     }
     std::this_thread::sleep_for(5ms);
   }
@@ -225,7 +226,8 @@ void Peers::farewell() {
     Post& post = posts[static_cast<size_t>(r)];
     const auto now = std::chrono::steady_clock::now();
     if (auto text = store_->find(fmt::format("place/{}", r)); text != post.text) post = {text, now};
-    return post.text && now - post.changed > kSilence;
+    // One that has not come may still do so, as long as it would have been waited for.
+    return post.text ? now - post.changed > kSilence : now > come_until_;
   };
   for (const Deadline end = after(kFarewell); std::chrono::steady_clock::now() < end && !stopped();) {
     bool all = true;

@@ -76,9 +76,10 @@ class Peers {
   bool stopped() const { return stopped_ && stopped_(); }
   void find_store(const std::string& who);
   std::string master_problem() const;
-  std::string missing(const std::string& key);
+  std::string missing(const std::string& key, const std::string& until);
 
   std::chrono::milliseconds patience_;
+  std::chrono::steady_clock::time_point come_until_;  // until then all processes should come
   std::function<bool()> stopped_;
   std::unique_ptr<TcpStoreServer> server_;
   std::shared_ptr<Store> store_;    // says what is in it

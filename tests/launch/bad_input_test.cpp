@@ -1,6 +1,9 @@
 // Mistakes of whoever starts a job of several processes, under the launcher and by hand: one message from one process,
 // the documented exit code, soon, and nothing left behind.
 #include <doctest/doctest.h>
+#include <sys/socket.h>
+
+#include <thread>
 
 #include "launch/training_jobs.h"
 
@@ -75,7 +78,9 @@ TEST_CASE("a rank with another recipe, another number of processes or somebody e
                                 [](int r) { return r == 1 ? Words{"WORLD_SIZE=3", "LOCAL_WORLD_SIZE=3"} : Words{}; }),
                 2, {"the program of rank 1 (host ", "'WORLD_SIZE 3' here, 'WORLD_SIZE 2' at rank 0"});
   check_mistake(folder, by_hand(folder, 3, [&](int) { return words; },
-                                [](int r) { return r == 2 ? Words{"RANK=1"} : Words{}; }),
+                                [](int r) {
+                                  return Words{"LH_COMM_TIMEOUT=2", r == 2 ? "RANK=1" : "A=B"};
+                                }),
                 2, {"rank 1 (host ", "has come already", "its own RANK"});
 }
 
@@ -84,7 +89,7 @@ TEST_CASE("a busy port") {
   prepare(folder);
   const Socket busy = Socket::listen("", 0);  // and never answers
   const std::string port = std::to_string(busy.port());
-  const Words words = train(folder), patience = {"LH_COMM_TIMEOUT=3"};
+  const Words words = train(folder), patience = {"LH_COMM_TIMEOUT=2"};
   const Words parts = {"cannot listen on ", port, "Address already in use", "choose another (MASTER_PORT)"};
   const End launched = under_launcher(
       folder, {"--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", port}, words, patience);
@@ -92,8 +97,18 @@ TEST_CASE("a busy port") {
   const End hand = by_hand(folder, 2, [&](int) { return words; }, [&](int) { return patience; }, busy.port());
   check_mistake(folder, hand, 1, parts);
   CHECK(hand.seconds < 12);
-  // Where the launchers meet.
-  const End meeting = under_launcher(folder, {"--nnodes", "1:2", "--rdzv-endpoint", "127.0.0.1:" + port}, words);
+  // Where the launchers meet, another program answers.
+  Socket other = Socket::listen("127.0.0.1", 0);
+  std::jthread answering([&] {
+    std::vector<Socket> clients;
+    for (int fd; (fd = ::accept(other.fd(), nullptr, nullptr)) >= 0;) {
+      clients.emplace_back(fd);
+      clients.back().write("SSH-2.0-OpenSSH_9.2\r\n", 21, after(std::chrono::seconds(1)));
+    }
+  });
+  const End meeting = under_launcher(
+      folder, {"--nnodes", "1:2", "--rdzv-endpoint", fmt::format("127.0.0.1:{}", other.port())}, words);
+  other.shut_down();
   CAPTURE(meeting.output);
   CHECK(meeting.codes[0] == 1);
   CHECK(count_of(meeting.output, "error: ") == 1);
@@ -105,16 +120,19 @@ TEST_CASE("a wrong host") {
   prepare(folder);
   const Words words = train(folder);
   const auto at = [](const std::string& host) {
-    return [=](int) { return Words{"MASTER_ADDR=" + host, "LH_COMM_TIMEOUT=3"}; };
+    return [=](int) { return Words{"MASTER_ADDR=" + host, "LH_COMM_TIMEOUT=2"}; };
   };
   check_mistake(folder, by_hand(folder, 2, [&](int) { return words; }, at("no-such-host.invalid")), 1,
                 {"no-such-host.invalid", "does not lead to this host, where rank 0 is", "set MASTER_ADDR"});
+  // An address that nobody has (RFC 5737) stands for another machine's.
+  check_mistake(folder, by_hand(folder, 2, [&](int) { return words; }, at("192.0.2.1")), 1,
+                {"192.0.2.1", "does not lead to this host, where rank 0 is", "set MASTER_ADDR"});
   // An address of this machine where nobody listens stands for a host that is not rank 0's: rank 0 is at another port.
   const End nobody = by_hand(folder, 2, [&](int) { return words; }, [](int r) {
-    return r == 0 ? Words{"LH_COMM_TIMEOUT=3"} : Words{"MASTER_PORT=1", "LH_COMM_TIMEOUT=3"};
+    return r == 0 ? Words{"LH_COMM_TIMEOUT=2"} : Words{"MASTER_PORT=1", "LH_COMM_TIMEOUT=2"};
   });
-  check_mistake(folder, nobody, 1, {"rank 1 of 2 processes did not come to 127.0.0.1:", "within 3 s (LH_COMM_TIMEOUT)"});
-  CHECK(nobody.seconds < 12);
+  check_mistake(folder, nobody, 1, {"rank 1 of 2 processes did not come to 127.0.0.1:", "within 2 s (LH_COMM_TIMEOUT)"});
+  CHECK(nobody.seconds < 8);
   // A launcher that cannot find the coordinator.
   for (const std::string& host : {std::string("no-such-host.invalid"), std::string("127.0.0.1")}) {
     const End end = under_launcher(folder, {"--nnodes", "2", "--rdzv-endpoint", host + ":1", "--rdzv-conf",
