@@ -5,15 +5,12 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <functional>
-#include <new>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/launch_arguments.h"
-#include "dist/comm_error.h"
-#include "launch/error_file.h"
+#include "cli/report.h"
 #include "launch/launch.h"
 
 namespace lh {
@@ -21,8 +18,8 @@ namespace {
 
 constexpr const char* kFooter =
     "\nExit codes: 0 done; 1 error; 2 wrong usage or recipe; 75 stopped by SIGTERM, SIGINT or\n"
-    "SIGUSR1 after saving (run again with --resume); 128 + n when eval or generate was stopped by\n"
-    "signal n. Those of launch are in its help.\n"
+    "SIGUSR1 after saving, or before several processes had met (run again with --resume); 128 + n\n"
+    "when eval or generate was stopped by signal n. Those of launch are in its help.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
     "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS;\n"
     "LH_ATTENTION own|cudnn chooses the attention of CUDA devices.";
@@ -286,13 +283,6 @@ std::string suggestion(const CLI::App& app, const std::vector<std::string>& word
   return "";
 }
 
-/// A launcher shows the last words as the cause, those of a consequence only if there are no others.
-int report(const char* kind, const std::exception& error, int code, bool consequence = false) {
-  log_error("{}{}", kind, error.what());
-  write_last_words(fmt::format("{}{}", kind, error.what()), consequence);
-  return code;
-}
-
 }  // namespace
 
 int run_app(int argc, char** argv) {
@@ -327,19 +317,12 @@ int run_app(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (const std::string hint = suggestion(app, words);
         error.get_exit_code() != 0 && !hint.empty()) {
-      return report("", ConfigError(fmt::format("{}; see {} --help", hint, app.get_name())),
-                    kExitUsage);
+      return report_failure(ConfigError(fmt::format("{}; see {} --help", hint, app.get_name())));
     }
     const int code = app.exit(error);
     return code == 0 ? kExitOk : kExitUsage;
-  } catch (const ConfigError& error) {
-    return report("", error, kExitUsage);
-  } catch (const CommError& error) {
-    return report("", error, kExitError, true);  // of another process, most often
-  } catch (const std::bad_alloc& error) {
-    return report("out of memory: ", error, kExitError);
   } catch (const std::exception& error) {
-    return report("", error, kExitError);
+    return report_failure(error);
   }
 }
 

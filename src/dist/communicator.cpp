@@ -27,6 +27,12 @@ struct Communicator::Header {
 
 namespace {
 
+/// Processes came to different collectives, and the message says to which.
+class Mismatch : public CommError {
+ public:
+  using CommError::CommError;
+};
+
 /// Where element `at` of a contiguous tensor lies; nowhere on the meta device.
 char* place_of(const Tensor& t, int64_t at) {
   if (t.device().is_meta()) return nullptr;
@@ -104,7 +110,7 @@ Communicator::~Communicator() = default;
 template <typename F>
 void Communicator::collective(const char* kind, const Tensor& like, int64_t elements,
                               const std::string& label, F&& function) {
-  if (!failure_.empty()) throw CommError(failure_);
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
   if (size() == 1) return function();
   Header header;
   header.sequence = sequence_++;
@@ -121,28 +127,38 @@ void Communicator::collective(const char* kind, const Tensor& like, int64_t elem
     by_label_[{kind, label}] += traffic_.total() - before;
   } catch (const ShapeError&) {
     throw;
-  } catch (const CommAbandoned& error) {
-    failure_ = error.what();  // why is known to who gave it up
+  } catch (const CommAbandoned&) {
+    failure_ = std::current_exception();  // why is known to who gave it up
     throw;
   } catch (const std::exception& error) {
-    std::string cause = error.what();
-    try {
-      // A connection that breaks says little: whoever no longer posts is the cause.
-      if (const auto known = board_->failure()) {
-        cause = *known;
-      } else {
-        std::string lost;
-        for (const int r : board_->gone()) lost += (lost.empty() ? "" : ", ") + board_->name_of(r);
-        if (!lost.empty()) cause = fmt::format("lost {} in {}, step {}", lost, label, step_);
-        cause = board_->report_failure(cause);
-      }
-    } catch (const CommError& store) {
-      cause = fmt::format("{} ({})", cause, store.what());
-    }
-    failure_ = cause;
-    throw CommError(cause);
+    failure_ = cause_of(error, label);
+    std::rethrow_exception(failure_);
   }
   board_->set_place("between collectives", false, group_);
+}
+
+std::exception_ptr Communicator::cause_of(const std::exception& symptom, const std::string& label) {
+  const std::string where = fmt::format("in {}, step {}", label, step_);
+  try {
+    auto known = board_->failure();
+    if (!known) {
+      std::string cause = symptom.what();
+      if (dynamic_cast<const Mismatch*>(&symptom) == nullptr) {
+        // A connection that breaks or is silent says little: whoever no longer posts is the cause.
+        std::string lost;
+        for (const int r : board_->gone()) lost += (lost.empty() ? "" : ", ") + board_->name_of(r);
+        cause = lost.empty() ? fmt::format("{} {}: {}", cause, where, board_->places())
+                             : fmt::format("lost {} {}: dead, stopped or cut off", lost, where);
+      }
+      known = board_->report_failure(cause);
+      if (known->rank == members_[static_cast<size_t>(rank_)])
+        return std::make_exception_ptr(CommError(known->reason));
+    }
+    return std::make_exception_ptr(PeerFailure(known->reason, known->exit_code));
+  } catch (const CommError& store) {
+    return std::make_exception_ptr(
+        CommError(fmt::format("lost rank 0, which serves the job's store, {}: {}", where, store.what())));
+  }
 }
 
 void Communicator::check_all_are_here(const Header& mine) {
@@ -152,7 +168,7 @@ void Communicator::check_all_are_here(const Header& mine) {
   const Transfer in{from, reinterpret_cast<char*>(&left), sizeof left};
   control_->exchange({&out, 1}, {&in, 1});
   if (std::memcmp(&left, &mine, sizeof left) == 0) return;
-  fail<CommError>("[dist] processes of group {} are at different places: {} is in {}, {} in {}", group_,
+  fail<Mismatch>("[dist] processes of group {} are at different places: {} is in {}, {} in {}", group_,
                   board_->name_of(members_[static_cast<size_t>(from)]), left.str(),
                   board_->name_of(members_[static_cast<size_t>(rank_)]), mine.str());
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <memory>
 #include <span>
@@ -104,6 +105,8 @@ class Communicator {
   void set_step(int64_t step) { step_ = step; }
  private:
   struct Header;
+  /// Why a collective failed, as the whole job sees it: CommError on the process that is to tell, else PeerFailure.
+  std::exception_ptr cause_of(const std::exception& symptom, const std::string& label);
   template <typename F>
   void collective(const char* kind, const Tensor& like, int64_t elements, const std::string& label,
                   F&& function);
@@ -127,7 +130,7 @@ class Communicator {
   LabelTraffic by_label_;
   uint64_t sequence_ = 0;
   int64_t step_ = 0;
-  std::string failure_;
+  std::exception_ptr failure_;
 };
 
 /// A group of one: every collective is a copy.

@@ -122,6 +122,10 @@ std::shared_ptr<Transport> connect_gloo(std::shared_ptr<Store> store, int rank, 
   resolved.host = address_of_host(options.host);  // Gloo dies of a name that it cannot resolve
   try {
     return std::make_shared<GlooTransport>(std::move(store), rank, size, resolved);
+  } catch (const PeerFailure&) {
+    throw;
+  } catch (const CommInterrupted&) {
+    throw;
   } catch (const CommError& error) {
     fail<CommError>("[dist] process {} of {} waits in vain for the others: {}", rank, size,
                     error.what());

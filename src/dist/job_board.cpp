@@ -1,5 +1,6 @@
 #include "dist/job_board.h"
 
+#include <cstdio>
 #include <map>
 
 #include <fmt/format.h>
@@ -10,12 +11,28 @@
 namespace lh {
 namespace {
 
+constexpr int kWrongUse = 2;  // the exit code of a ConfigError
+
 std::string place_key(int rank) {
   return fmt::format("place/{}", rank);
 }
 
-/// "0-2, 5" for 0, 1, 2, 5.
-std::string ranges(const std::vector<int>& ranks) {
+}  // namespace
+
+std::string JobFailure::text() const {
+  return fmt::format("{} {} {}", rank, exit_code, reason);
+}
+
+JobFailure JobFailure::parse(const std::string& text) {
+  JobFailure failure;
+  int begin = 0;
+  if (std::sscanf(text.c_str(), "%d %d %n", &failure.rank, &failure.exit_code, &begin) != 2)
+    fail<CommError>("[store] '{}' is no failure", text);
+  failure.reason = text.substr(static_cast<size_t>(begin));
+  return failure;
+}
+
+std::string JobBoard::ranges(const std::vector<int>& ranks) {
   std::string text;
   for (size_t i = 0; i < ranks.size();) {
     size_t j = i;
@@ -27,12 +44,17 @@ std::string ranges(const std::vector<int>& ranks) {
   return text;
 }
 
-}  // namespace
-
 JobBoard::JobBoard(std::shared_ptr<Store> store, int rank, int size, std::string who,
                    const Options& options)
     : store_(std::move(store)), rank_(rank), size_(size), who_(std::move(who)), options_(options) {
-  store_->set(fmt::format("who/{}", rank_), who_);
+  if (const std::string first = store_->set_once(fmt::format("who/{}", rank_), who_); first != who_) {
+    const std::string reason = fmt::format("{} has come already, and this is {}: every process needs its own RANK, "
+                                           "and every job its own MASTER_PORT",
+                                           first, who_);
+    const JobFailure known = report_failure(reason, kWrongUse);
+    if (known.reason != reason) throw PeerFailure(known.reason, known.exit_code);
+    throw ConfigError(reason);
+  }
   thread_ = std::thread([this] { run(); });
 }
 
@@ -63,7 +85,8 @@ void JobBoard::run() {
     }
     try {
       store_->set(place_key(rank_), fmt::format("{} {}", beat, place));
-      if (!late.empty())
+      // One of those that wait there tells for all.
+      if (!late.empty() && store_->set_once("late/" + late, who_) == who_)
         log_warn("[dist] {} has waited {} s in {}: {}", who_,
                  static_cast<double>(options_.patience.count()) / 1000, late, places());
     } catch (const CommError&) {
@@ -114,12 +137,13 @@ std::vector<int> JobBoard::gone() {
   return ranks;
 }
 
-std::string JobBoard::report_failure(const std::string& what) {
-  return store_->set_once("failure", what);
+JobFailure JobBoard::report_failure(const std::string& reason, int exit_code) {
+  return JobFailure::parse(store_->set_once(kFailure, JobFailure{rank_, exit_code, reason}.text()));
 }
 
-std::optional<std::string> JobBoard::failure() {
-  return store_->find("failure");
+std::optional<JobFailure> JobBoard::failure() {
+  const auto text = store_->find(kFailure);
+  return text ? std::optional(JobFailure::parse(*text)) : std::nullopt;
 }
 
 }  // namespace lh

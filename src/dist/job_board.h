@@ -15,6 +15,16 @@
 
 namespace lh {
 
+/// The failure that ended a job, as the process that reported it tells it.
+struct JobFailure {
+  int rank = 0;       // of that process
+  int exit_code = 1;  // with which it ends
+  std::string reason;
+
+  std::string text() const;
+  static JobFailure parse(const std::string& text);
+};
+
 class JobBoard {
  public:
   struct Options {
@@ -22,7 +32,11 @@ class JobBoard {
     std::chrono::milliseconds patience{5000};  // a collective that takes longer prints who is where
   };
 
-  /// `who`: "rank 3 (host a, pid 17)". The thread runs until destruction.
+  /// Where the first failure stands in the store.
+  static constexpr const char* kFailure = "failure";
+
+  /// `who`: "rank 3 (host a, pid 17)". The thread runs until destruction. ConfigError when another process has
+  /// this rank.
   JobBoard(std::shared_ptr<Store> store, int rank, int size, std::string who, const Options& options);
   ~JobBoard();
   JobBoard(const JobBoard&) = delete;
@@ -38,10 +52,13 @@ class JobBoard {
   /// Ranks whose posts have stopped. Takes about three beats.
   std::vector<int> gone();
   std::string name_of(int rank);
+  /// "0-2, 5" for 0, 1, 2, 5.
+  static std::string ranges(const std::vector<int>& ranks);
 
-  /// Records the job's first failure and returns it: an earlier one if there is one.
-  std::string report_failure(const std::string& what);
-  std::optional<std::string> failure();
+  /// Records the job's first failure and returns it: an earlier one if there is one. The process whose own comes
+  /// back is the one that tells people.
+  JobFailure report_failure(const std::string& reason, int exit_code = 1);
+  std::optional<JobFailure> failure();
 
  private:
   struct Wait {

@@ -48,8 +48,8 @@ std::string read_text(Socket& socket, Deadline deadline) {
 
 class TcpStore final : public Store {
  public:
-  TcpStore(Endpoint endpoint, Socket socket)
-      : endpoint_(std::move(endpoint)), socket_(std::move(socket)) {}
+  TcpStore(Endpoint endpoint, Socket socket, Timeout timeout)
+      : endpoint_(std::move(endpoint)), socket_(std::move(socket)), timeout_(timeout) {}
 
   void set(const std::string& key, const std::string& value) override {
     ask(Request::kSet, key, value);
@@ -65,11 +65,12 @@ class TcpStore final : public Store {
   std::optional<std::string> ask(Request request, const std::string& key,
                                  const std::string& value) {
     const std::lock_guard lock(mutex_);
+    if (!lost_.empty()) throw CommError(lost_);  // a late answer would be taken for that of another request
     try {
       std::string message(1, static_cast<char>(request));
       write_text(message, key);
       write_text(message, value);
-      const Deadline deadline = after(kCallTimeout);
+      const Deadline deadline = after(timeout_);
       socket_.write(message.data(), message.size(), deadline);
       char there = 0;
       if (!socket_.read(&there, 1, deadline)) fail<CommError>("connection closed");
@@ -77,14 +78,16 @@ class TcpStore final : public Store {
       if (there == 0) return std::nullopt;
       return answer;
     } catch (const CommError& error) {
-      fail<CommError>("[store] the process that serves {} is gone: {}", endpoint_.str(),
-                      error.what());
+      lost_ = fmt::format("[store] the process that serves {} is gone: {}", endpoint_.str(), error.what());
+      throw CommError(lost_);
     }
   }
 
   Endpoint endpoint_;
   std::mutex mutex_;
   Socket socket_;
+  Timeout timeout_;
+  std::string lost_;  // why, once it is
 };
 
 }  // namespace
@@ -112,6 +115,7 @@ class TcpStoreServer::State {
   }
 
   uint16_t port() const { return listener_.port(); }
+  const std::shared_ptr<Store>& store() const { return store_; }
 
  private:
   struct Client {
@@ -191,15 +195,21 @@ uint16_t TcpStoreServer::port() const {
   return state_->port();
 }
 
-std::shared_ptr<Store> connect_tcp_store(const Endpoint& endpoint, Store::Timeout timeout) {
+std::shared_ptr<Store> TcpStoreServer::store() const {
+  return state_->store();
+}
+
+std::shared_ptr<Store> connect_tcp_store(const Endpoint& endpoint, Store::Timeout timeout,
+                                         const std::function<void(const std::string&)>& waiting) {
   const Deadline deadline = after(timeout);
   for (std::string reason;;) {
     try {
       Socket socket = Socket::connect(endpoint.host, endpoint.port,
                                       std::min(deadline, after(std::chrono::seconds(5))));
       Greeting theirs{};
-      socket.write(kGreeting.data(), kGreeting.size(), after(kCallTimeout));
-      if (!socket.read(theirs.data(), theirs.size(), after(kCallTimeout)))
+      const Deadline answer = std::min(deadline, after(kCallTimeout));
+      socket.write(kGreeting.data(), kGreeting.size(), answer);
+      if (!socket.read(theirs.data(), theirs.size(), answer))
         fail<CommError>("the connection was closed at once");
       if (theirs != kGreeting) {
         const bool ours = std::equal(theirs.begin(), theirs.begin() + kVersionAt, kGreeting.begin());
@@ -209,7 +219,7 @@ std::shared_ptr<Store> connect_tcp_store(const Endpoint& endpoint, Store::Timeou
                                        theirs[kVersionAt], kGreeting[kVersionAt])
                          : "is another program: check MASTER_ADDR and MASTER_PORT");
       }
-      return std::make_shared<TcpStore>(endpoint, std::move(socket));
+      return std::make_shared<TcpStore>(endpoint, std::move(socket), std::min(timeout, kCallTimeout));
     } catch (const CommError& error) {
       reason = error.what();
     } catch (const Error& error) {
@@ -219,6 +229,7 @@ std::shared_ptr<Store> connect_tcp_store(const Endpoint& endpoint, Store::Timeou
       fail<CommError>("[store] cannot reach {} within {} s: {}. Does the process of rank 0 run there "
                       "(MASTER_ADDR, MASTER_PORT)?",
                       endpoint.str(), static_cast<double>(timeout.count()) / 1000, reason);
+    if (waiting) waiting(reason);
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
 }

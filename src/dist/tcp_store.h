@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -26,6 +27,8 @@ class TcpStoreServer {
   TcpStoreServer& operator=(const TcpStoreServer&) = delete;
 
   uint16_t port() const;
+  /// What is served, for the process that serves it.
+  std::shared_ptr<Store> store() const;
 
  private:
   class State;
@@ -33,7 +36,10 @@ class TcpStoreServer {
 };
 
 /// Connects, trying again until the timeout because the server may start later. CommError says what is wrong:
-/// unknown host, nobody listens, another program or another version answers.
-std::shared_ptr<Store> connect_tcp_store(const Endpoint& endpoint, Store::Timeout timeout);
+/// unknown host, nobody listens, another program or another version answers. `waiting` hears every now and then why
+/// there is no connection yet, and may throw. Later calls wait for an answer as long, but at most ten seconds; after
+/// one that failed, all fail.
+std::shared_ptr<Store> connect_tcp_store(const Endpoint& endpoint, Store::Timeout timeout,
+                                         const std::function<void(const std::string&)>& waiting = {});
 
 }  // namespace lh

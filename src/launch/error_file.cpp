@@ -47,7 +47,7 @@ double age_of(const json& stamp, double now) {
 
 }  // namespace
 
-void write_last_words(std::string_view message, bool consequence) {
+void write_last_words(std::string_view message, bool consequence, bool printed) {
   const char* path = std::getenv("LH_ERROR_FILE");
   if (path == nullptr) path = std::getenv("TORCHELASTIC_ERROR_FILE");
   if (path == nullptr || *path == '\0') return;
@@ -59,7 +59,8 @@ void write_last_words(std::string_view message, bool consequence) {
                            {{"py_callstack", ""},
                             {"timestamp", fmt::format("{}", static_cast<int64_t>(now))},
                             {"exact_timestamp", now},
-                            {"consequence", consequence}}}}}};
+                            {"consequence", consequence},
+                            {"printed", printed}}}}}};
     // Whole or absent, because the reader may come at any moment.
     const std::string temporary = fmt::format("{}.part", path);
     std::ofstream(temporary) << words.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -81,6 +82,7 @@ LastWords read_last_words(const std::filesystem::path& path) {
       words.message = trimmed(message.at("message").get<std::string>());
       const json extra = message.value("extraInfo", json::object());
       words.consequence = extra.value("consequence", false);
+      words.printed = extra.value("printed", false);
       // torch's stamps are whole seconds: too coarse to order failures by.
       if (extra.contains("exact_timestamp")) words.age = age_of(extra["exact_timestamp"], now);
     } else {

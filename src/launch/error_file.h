@@ -10,12 +10,13 @@ namespace lh {
 struct LastWords {
   std::string message;       // "" when the worker left none
   bool consequence = false;  // "I end because another rank did"
+  bool printed = false;      // the worker has said the same on stderr
   double age = 0;            // seconds since they were written
 };
 
 /// Writes the file that LH_ERROR_FILE names, else TORCHELASTIC_ERROR_FILE, in the format that
 /// torchrun shows as well. Does nothing without either; never throws.
-void write_last_words(std::string_view message, bool consequence = false);
+void write_last_words(std::string_view message, bool consequence = false, bool printed = false);
 
 /// Reads such a file, torch's own formats included, or plain text. Never throws; the message is cut
 /// to a few kilobytes.

@@ -171,10 +171,12 @@ void NodeAgent::receive(const Message& m, double now) {
   } else if (m.kind == "finish") {
     const auto code = static_cast<int>(m.number("code", 0, 255));
     if (running_) workers_.terminate(now, 0);
-    finish(code, m.text("text"));
-    if (m.number("has_failure", 0, 1) != 0 && plan_.options.propagate_exit_code) {
+    if (m.number("has_failure", 0, 1) == 0) {
+      finish(code, m.text("text"));
+    } else {
       const Failure failure = get_failure(m);
-      if (!failure.is_node_loss())
+      finish(code, without_repetition(m.text("text"), failure));
+      if (plan_.options.propagate_exit_code && !failure.is_node_loss())
         exit_code_ = failure.signal != 0 ? 128 + failure.signal : failure.exit_code;
     }
     loop_.forget(connection_->fd());
@@ -182,11 +184,20 @@ void NodeAgent::receive(const Message& m, double now) {
   }
 }
 
+/// The report of a failure, less the words that a worker has put on this console already.
+std::string NodeAgent::without_repetition(std::string text, const Failure& failure) const {
+  if (!said_here_.contains(failure.message)) return text;
+  const std::string words = ": " + failure.message;
+  const size_t at = text.find(words);
+  return at == std::string::npos ? text : text.replace(at, words.size(), " with the error above");
+}
+
 void NodeAgent::start_workers(const Message& m, double now) {
   assignment_ = get_assignment(m);
   Assignment& a = assignment_;
   if (plan_.own_master_port > 0) a.master_addr = plan_.own_master_addr;
   ok_ = saved_ = other_ = 0;
+  said_here_.clear();
   if (leaving_) return send_ended();  // the coordinator is about to hear of it
   running_ = started_once_ = true;
   if (a.node == 0)
@@ -263,6 +274,9 @@ void NodeAgent::worker_ended(const WorkerExit& exit, double now) {
   if (workers_.stopping() && exit.signal != 0) return;
   const auto folder = logs_.worker(assignment_.generation, local);
   LastWords words = read_last_words(folder / "error.json");
+  const auto place = static_cast<size_t>(local);
+  const bool console = plan_.to_file[place].err ? plan_.to_console[place].err : plan_.shown[place];
+  if (words.printed && console) said_here_.insert(words.message);
   if (workers_.stopping() && (words.message.empty() || words.consequence)) return;
   if (words.message.empty()) words.message = last_log_line(folder / "stderr.log");
   Failure failure;

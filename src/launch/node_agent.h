@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "launch/console.h"
@@ -41,6 +42,7 @@ class NodeAgent {
   void send_ended();
   void check_stuck(double now);
   void finish(int code, const std::string& text);
+  std::string without_repetition(std::string text, const Failure& failure) const;
   std::string own_address() const;
 
   EventLoop& loop_;
@@ -72,6 +74,7 @@ class NodeAgent {
   bool running_ = false;  // workers of this generation are not all gone
   Assignment assignment_;
   std::vector<std::pair<Failure, double>> to_report_;  // and when it was noticed
+  std::set<std::string> said_here_;  // messages that workers of this generation have printed
   int64_t ok_ = 0, saved_ = 0, other_ = 0;
   bool finished_ = false;
   double finished_at_ = 0;

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <numeric>
+#include <sstream>
 
-#include "base/hash.h"
+#include "config/load.h"
 #include "launch/process_context.h"
+#include "train/run_state.h"
+#include "train/signals.h"
 
 namespace lh {
 namespace {
@@ -18,9 +21,25 @@ std::vector<T> chosen(const std::vector<T>& values, const RowSet& rows) {
   return result;
 }
 
+/// YAML in blocks with all parents' keys in each line, so that a line says by itself what it is about.
+std::string keyed_lines(const std::string& yaml) {
+  std::istringstream lines(yaml);
+  std::vector<std::pair<size_t, std::string>> parents;  // where each is indented
+  std::string result;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t indent = std::min(line.find_first_not_of(" -"), line.size());
+    while (!parents.empty() && parents.back().first >= indent) parents.pop_back();
+    for (const auto& [at, key] : parents) result += key + ".";
+    const std::string text = line.substr(indent);
+    if (text.ends_with(':')) parents.emplace_back(indent, text.substr(0, text.size() - 1));
+    result += text + "\n";
+  }
+  return result;
+}
+
 }  // namespace
 
-Team::Team(std::unique_ptr<Peers> job, const ParallelConfig& config)
+Team::Team(std::shared_ptr<Peers> job, const ParallelConfig& config)
     : job_(std::move(job)),
       shares_optimizer_(config.zero > 0),
       order_(config.layout == "contiguous" ? ContextOrder::kContiguous : ContextOrder::kZigzag),
@@ -122,39 +141,19 @@ void Team::scatter(const Tensor& whole, const std::vector<int64_t>& sizes, Tenso
   part.copy_bytes_from(host);
 }
 
-void Team::must_agree(const std::string& text, const std::string& what) const {
-  if (alone()) return;
-  const std::string digest = digest_of(text);
-  Tensor leaders = Tensor::from(std::vector<uint8_t>(digest.begin(), digest.end()),
-                                {static_cast<int64_t>(digest.size())});
-  world().broadcast(leaders, 0, what);
-  const bool same = std::equal(digest.begin(), digest.end(), leaders.span<uint8_t>().begin(),
-                               [](char a, uint8_t b) { return static_cast<uint8_t>(a) == b; });
-  const bool differs = any(!same, what + " agree");
-  if (!same)
-    fail<ConfigError>("the {} of rank {} is not that of rank 0: all processes need the same", what,
-                      rank());
-  if (differs)
-    fail<ConfigError>("another process has another {} than rank 0: all processes need the same", what);
-}
-
 void Team::set_step(int64_t step) const {
   world().set_step(step);
   context().set_step(step);
   if (gradients_ != nullptr) gradients_->set_step(step);
 }
 
-int local_rank_of_environment() {
-  return static_cast<int>(process_context(current_environment()).local_rank);
-}
-
-std::unique_ptr<Team> team_of_environment(const ParallelConfig& config, Device device) {
+std::shared_ptr<Peers> peers_of_environment() {
   const ProcessContext context = process_context(current_environment());
   PeerPlace place;
   place.rank = static_cast<int>(context.rank);
   place.size = static_cast<int>(context.world_size);
+  place.local_rank = static_cast<int>(context.local_rank);
   place.master = {context.master_addr, static_cast<uint16_t>(context.master_port)};
-  place.device = device;
   place.attempt = fmt::format("{}", context.generation);
   GlooOptions gloo;
   if (const char* host = std::getenv("LH_HOST")) gloo.host = host;
@@ -166,7 +165,14 @@ std::unique_ptr<Team> team_of_environment(const ParallelConfig& config, Device d
       fail<ConfigError>("LH_COMM_TIMEOUT={}: expected seconds above 0", text);
     gloo.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds));
   }
-  return std::make_unique<Team>(std::make_unique<Peers>(place, gloo), config);
+  return std::make_shared<Peers>(place, gloo, nullptr, JobBoard::Options{}, [] { return stop_signal() != 0; });
+}
+
+std::unique_ptr<Team> make_team(std::shared_ptr<Peers> job, const Recipe& recipe, const std::string& version) {
+  job->agree("program", fmt::format("longhand {}\nWORLD_SIZE {}", version, job->size()));
+  job->agree("recipe", keyed_lines(dump_recipe(recipe)));
+  job->use_device(resolve_device(recipe.run.device, job->local_rank()));
+  return std::make_unique<Team>(std::move(job), recipe.parallel);
 }
 
 }  // namespace lh

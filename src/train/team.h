@@ -27,9 +27,10 @@ struct SequenceShare {
 class Team {
  public:
   /// All processes of the job call it. ConfigError when the mesh does not fill the job.
-  Team(std::unique_ptr<Peers> job, const ParallelConfig& config);
+  Team(std::shared_ptr<Peers> job, const ParallelConfig& config);
 
   bool alone() const { return world_size() == 1; }
+  Device device() const { return job_->device(); }
   int rank() const { return job_->rank(); }
   int world_size() const { return job_->size(); }
   bool leads() const { return rank() == 0; }  // writes files, prints
@@ -67,24 +68,26 @@ class Team {
   /// The reverse: `part` becomes this process's piece of what the leader has in `whole`.
   void scatter(const Tensor& whole, const std::vector<int64_t>& sizes, Tensor& part,
                const std::string& label) const;
-  /// Throws ConfigError on the processes whose text differs from the leader's.
-  void must_agree(const std::string& text, const std::string& what) const;
+  /// ConfigError on a process whose text differs from the leader's (Peers::agree).
+  void must_agree(const std::string& text, const std::string& what) const { job_->agree(what, text); }
 
   void set_step(int64_t step) const;
   void set_place(const std::string& place) const { job_->set_place(place); }
 
  private:
-  std::unique_ptr<Peers> job_;
+  std::shared_ptr<Peers> job_;
   bool shares_optimizer_;
   ContextOrder order_;
   Mesh mesh_;
   std::unique_ptr<Communicator> gradients_;
 };
 
-/// The team that the environment describes (launch/process_context.h); of one when it describes none.
-std::unique_ptr<Team> team_of_environment(const ParallelConfig& config, Device device);
+/// The processes that the environment describes (launch/process_context.h); one when it describes none. A stop
+/// signal (train/signals.h) ends their wait for each other. ConfigError, CommError.
+std::shared_ptr<Peers> peers_of_environment();
 
-/// The place of this process among those of its machine, which chooses its device.
-int local_rank_of_environment();
+/// All of them make the recipe's team, on the recipe's devices: one for each process of a machine, in turn.
+/// ConfigError when one has another recipe, or is another `version` of the program.
+std::unique_ptr<Team> make_team(std::shared_ptr<Peers> job, const Recipe& recipe, const std::string& version);
 
 }  // namespace lh

@@ -52,11 +52,11 @@ class Throughput {
 
 class Run {
  public:
-  Run(const Recipe& recipe, bool resume, const TrainEvents& events)
+  Run(const Recipe& recipe, bool resume, const TrainEvents& events, const Team& team)
       : recipe_(recipe),
         events_(events),
-        device_(resolve_device(recipe.run.device, local_rank_of_environment())),
-        team_(team_of_environment(recipe.parallel, device_)),
+        device_(team.device()),
+        team_(&team),
         tokenizer_(make_tokenizer(recipe.data.tokenizer)),
         train_data_(open_training_data(recipe, *tokenizer_)),
         valid_data_(open_valid_data(recipe, *tokenizer_)),
@@ -64,9 +64,6 @@ class Run {
         model_(resolve_model(recipe, *tokenizer_), compute_,
                static_cast<uint64_t>(recipe.run.seed), device_),
         optimizer_(make_optimizer(recipe.optim, model_.parameters(), team_->shard_place())) {
-    // Only the leader prints and touches files.
-    if (!team_->leads()) set_log_level(std::max(log_level(), LogLevel::kWarn));
-    team_->must_agree(dump_recipe(recipe_), "recipe");
     team_->must_agree(train_data_.content() + tokenizer_->digest(), "training data");
     share_ = team_->share(recipe_.schedule.batch_tokens / recipe_.data.seq_tokens,
                           recipe_.micro_batch_tokens() / recipe_.data.seq_tokens);
@@ -75,12 +72,22 @@ class Run {
              format_count(static_cast<double>(model_.parameters().count())),
              model_.config().num_layers, dtype_name(compute_), device_.str());
     log_info("{}", memory_report(device_.kind).table());
-    if (team_->leads())
-      for (const std::string& warning : recipe_warnings(recipe_)) log_warn("[recipe] {}", warning);
+    if (team_->leads()) warn();
     Tensor peak = Tensor::from(std::vector<double>{measure_matmul_peak(compute_, device_)}, {1});
     team_->sum(peak, "matrix product peak");
     peak_ = peak.item();
     reset_memory_peak(device_.kind);
+  }
+
+  /// What is allowed, but probably not meant.
+  void warn() const {
+    for (const std::string& warning : recipe_warnings(recipe_)) log_warn("[recipe] {}", warning);
+    for (size_t i = 0; i < recipe_.data.train.size(); ++i) {
+      const auto source = static_cast<int64_t>(i);
+      if (const double passes = train_data_.epochs(source, 1); passes > 1)
+        log_warn("[data] data.train.{} has {} tokens, which make its part of the {} tokens of a step {:.1f} times over",
+                 i, train_data_.tokens(source), recipe_.schedule.batch_tokens, passes);
+    }
   }
 
   /// Where to begin, and the leader's files.
@@ -146,7 +153,7 @@ class Run {
 
  private:
   RunParts parts() {
-    return {recipe_, *tokenizer_, train_data_, model_, *optimizer_, team_.get()};
+    return {recipe_, *tokenizer_, train_data_, model_, *optimizer_, team_};
   }
 
   bool due(int64_t every) const {
@@ -190,7 +197,7 @@ class Run {
                         .document_tokens = train_data_.document_tokens(progress_.step),
                         .next = [&] { return batch_if_ready(prefetcher); },
                         .state = &step_state_,
-                        .team = team_.get()};
+                        .team = team_};
     team_->set_step(progress_.step + 1);
     const double factor = learning_rate_factor(recipe_.schedule, progress_.step);
     optimizer_->set_weight_decay_factor(weight_decay_factor(recipe_.schedule, progress_.step));
@@ -237,7 +244,7 @@ class Run {
         std::max<int64_t>(1, recipe_.micro_batch_tokens() / recipe_.data.seq_tokens);
     const EvalResult result = evaluate(
         model_, valid_data_, sequences, [] { return stop_signal() != 0; },
-        [&](double share) { phase("evaluating", share); }, team_.get());
+        [&](double share) { phase("evaluating", share); }, team_);
     if (result.stopped) return false;
     summary.last_eval = result;
     progress_.evaluated_step = progress_.step;
@@ -272,8 +279,8 @@ class Run {
 
   [[noreturn]] void report_non_finite(const StepResult& result) {
     const fs::path bundle = write_replay_bundle(parts(), progress_, result);
-    if (!team_->leads())
-      fail<NonFiniteError>("step {}: {} is not finite", progress_.step + 1, result.non_finite);
+    if (!team_->leads())  // the leader says where the bundle is
+      throw PeerFailure(fmt::format("step {}: {} is not finite", progress_.step + 1, result.non_finite), 1);
     fail<NonFiniteError>(
         "step {}: {} is not finite; stopped before the update.\nThe step can be run again with: "
         "longhand train --replay {}",
@@ -289,7 +296,7 @@ class Run {
   const Recipe& recipe_;
   const TrainEvents& events_;
   Device device_;
-  std::unique_ptr<Team> team_;
+  const Team* team_;
   SequenceShare share_;
   std::unique_ptr<Tokenizer> tokenizer_;
   TrainingBatches train_data_;
@@ -307,9 +314,9 @@ class Run {
 
 }  // namespace
 
-TrainSummary train(const Recipe& recipe, bool resume, const TrainEvents& events) {
+TrainSummary train(const Recipe& recipe, bool resume, const TrainEvents& events, const Team& team) {
   use_threads(recipe.run.threads);
-  return Run(recipe, resume, events).run();
+  return Run(recipe, resume, events, team).run();
 }
 
 }  // namespace lh

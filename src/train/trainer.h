@@ -9,6 +9,7 @@
 #include "config/recipe.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
+#include "train/team.h"
 
 namespace lh {
 
@@ -35,8 +36,9 @@ struct TrainSummary {
 
 /// Runs the recipe. `resume`: go on from the newest good checkpoint of the run's folder, if any.
 /// Without it a folder that already holds checkpoints is refused, so that nothing is overwritten.
-/// Throws ConfigError, IoError, or NonFiniteError after writing a replay bundle.
-TrainSummary train(const Recipe& recipe, bool resume, const TrainEvents& events);
+/// All processes of the team call it. Throws ConfigError, IoError, CommError, or NonFiniteError after writing a
+/// replay bundle.
+TrainSummary train(const Recipe& recipe, bool resume, const TrainEvents& events, const Team& team);
 
 /// Runs the step of a replay bundle again (written when a loss or gradient was not finite) and
 /// reports op by op. Returns true when the bad value appeared again.

@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "base/timer.h"
+#include "support/folder.h"
 #include "support/ranks.h"
 
 using namespace lh;
@@ -150,4 +151,24 @@ TEST_CASE("a process that is killed ends the job with its name as the one cause"
   CHECK(text == first + "\n" + first + "\n");
   CHECK(first.find("lost rank 1 (host ") == 0);
   CHECK(first.find("in grad all-reduce, step 2") != std::string::npos);
+}
+
+TEST_CASE("a process of another version is told by itself and ends all with its exit code") {
+  std::vector<std::string> ends(3);
+  on_ranks(3, [&](Peers& job) {
+    std::string& end = ends[static_cast<size_t>(job.rank())];
+    try {
+      job.agree("program", fmt::format("longhand 1.{}", job.rank() == 2 ? 1 : 0));
+    } catch (const ConfigError& error) {
+      end = error.what();
+      CHECK(job.tells(error.what(), 2));
+    } catch (const PeerFailure& failure) {
+      CHECK(failure.exit_code() == 2);
+      CHECK(!job.tells("another", 1));
+      end = failure.what();
+    }
+  });
+  CHECK(contains(ends[2], "'longhand 1.1' here, 'longhand 1.0' at rank 0; all processes need the same"));
+  CHECK(ends[0] == ends[2]);
+  CHECK(ends[1] == ends[2]);
 }
