@@ -82,7 +82,12 @@ std::string difference(const std::string& here, const std::string& leaders) {
 
 Peers::Peers(const PeerPlace& place, const GlooOptions& gloo, std::shared_ptr<Store> store,
              const JobBoard::Options& board, std::function<bool()> stop)
-    : place_(place), gloo_(gloo), patience_(board.patience), come_until_(after(gloo.timeout)), stopped_(std::move(stop)), store_(std::move(store)) {
+    : place_(place),
+      gloo_(gloo),
+      patience_(board.patience),
+      come_until_(after(gloo.timeout)),
+      stopped_(std::move(stop)),
+      store_(std::move(store)) {
   if (place.size == 1) return;
   char host[256] = {};
   gethostname(host, sizeof host - 1);

@@ -27,7 +27,7 @@ End after(const Folder& folder, int victim, const std::function<void(pid_t)>& ac
   fs::remove(folder / "ranks.log");
   std::vector<std::unique_ptr<Rank>> ranks;
   for (int r = 0; r < kRanks; ++r)
-    ranks.push_back(std::make_unique<Rank>(folder, r, kRanks, port, long_run(folder), Words{"LH_COMM_TIMEOUT=3"}));
+    ranks.push_back(std::make_unique<Rank>(folder, r, kRanks, port, long_run(folder), Words{"LH_COMM_TIMEOUT=2"}));
   REQUIRE(trains(folder));
   const Timer timer;
   act(ranks[static_cast<size_t>(victim)]->pid());
@@ -48,7 +48,7 @@ TEST_CASE("a killed or stopped rank is named once with the collective and the st
     const End end = after(folder, 1, [&](pid_t pid) { ::kill(pid, signal); });
     check_one_message(folder, end, 1, {"lost rank 1 (host ", " in ", ", step ", ": dead, stopped or cut off"});
     CHECK(end.seconds < (signal == SIGKILL ? 6 : 10));
-    if (signal == SIGSTOP) CHECK(end.seconds > 2.5);
+    if (signal == SIGSTOP) CHECK(end.seconds > 1.5);
   }
 }
 
@@ -72,13 +72,13 @@ TEST_CASE("a stopped rank ends a launched job after the time limit with one root
     Launcher launcher(folder, "launcher",
                       Words{"--standalone", "--nproc-per-node", std::to_string(kRanks), "--", "sh", "-c", line, "sh",
                             LH_BINARY} + long_run(folder),
-                      {"OMP_NUM_THREADS=1", "LH_COMM_TIMEOUT=3"});
+                      {"OMP_NUM_THREADS=1", "LH_COMM_TIMEOUT=2"});
     REQUIRE(trains(folder));
     const Timer timer;
     REQUIRE(::kill(pids_in(pids).at(0), SIGSTOP) == 0);
     const int code = launcher.wait();
     const double seconds = timer.seconds();
-    CHECK(seconds > 2.5);
+    CHECK(seconds > 1.5);
     CHECK(seconds < 12);
     const std::string output = launcher.out() + launcher.err();
     CAPTURE(output);
