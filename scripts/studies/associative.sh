@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # In-context regression and associative recall, the tasks of the LLA paper (arXiv 2510.01450), with softmax
-# attention, affine linear attention, Parallax and exact local linear attention in the same decoder. About 40
+# attention, affine linear attention, Parallax (its probe drawn as the authors do, or zero at the start, which is
+# softmax attention) and exact local linear attention in the same decoder. About 45
 # minutes on two cores, most of them for exact LLA.
 set -euo pipefail
 source "$(dirname "$0")/runs.sh"
 declare -A mixers=([softmax]="{kind: softmax}" [linear]="{kind: parallax, uniform_weights: true}"
-                   [parallax]="{kind: parallax}" [lla]="{kind: lla}")
-order="softmax linear parallax lla"
+                   [parallax]="{kind: parallax}" [parallax_zero]="{kind: parallax, zero_probe: true}"
+                   [lla]="{kind: lla}")
+order="softmax linear parallax parallax_zero lla"
 for task in regression mqar; do
   for seed in 1 2 3; do
     for mixer in $order; do

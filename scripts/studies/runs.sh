@@ -19,9 +19,10 @@ train() {
   touch "$folder.done"
 }
 
-# last NAME KEY: a number of the run's last evaluation.
+# last NAME KEY: a number of the run's last evaluation, to four digits after the point.
 last() {
-  grep '"kind":"eval"' "$out/$1/metrics.jsonl" | tail -1 | grep -o "\"$2\":[-0-9.e]*" | head -1 | cut -d: -f2
+  grep '"kind":"eval"' "$out/$1/metrics.jsonl" | tail -1 | grep -o "\"$2\":[-0-9.e]*" | head -1 | cut -d: -f2 |
+    awk '{printf "%.4f\n", $1}'
 }
 
 # mean_range KEY NAME...: mean and range over runs.

@@ -103,7 +103,7 @@ class Run {
       log_info("[resume] from step {} in {}", progress_.step, folder.string());
     } else {
       if (resume) log_info("[resume] no checkpoint in {}: starting anew", folder.string());
-      load_initial_weights(recipe_, *tokenizer_, model_, team_.get());
+      load_initial_weights(recipe_, *tokenizer_, model_, team_);
     }
     if (team_->leads())
       metrics_ = std::make_unique<MetricsFile>(recipe_.metrics_path(), progress_.step);

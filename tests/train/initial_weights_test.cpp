@@ -54,12 +54,16 @@ Weights saved(const Recipe& recipe) {
   return weights;
 }
 
+void train_alone(const Recipe& recipe, bool resume) {
+  train(recipe, resume, {}, *make_team(peers_of_environment(), recipe, "test"));
+}
+
 /// The parameters a run begins with: those after steps that change nothing.
 Weights first_weights(Recipe recipe) {
   recipe.optim.learning_rate = 1e-300;
   recipe.optim.weight_decay = 0;
   recipe.schedule.steps = 1;
-  train(recipe, false, {});
+  train_alone(recipe, false);
   return saved(recipe);
 }
 
@@ -69,7 +73,7 @@ const char* const kSelfPruned = "{kind: sp_kv, window: 4}";
 TEST_CASE("a run starts from the weights of another, fresh parameters from its own seed") {
   const Folder folder;
   const Recipe trunk = recipe_in(folder, "trunk", kSoftmax);
-  train(trunk, false, {});
+  train_alone(trunk, false);
   const Weights old = saved(trunk);
   const Weights drawn = first_weights(recipe_in(folder, "drawn", kSelfPruned));
   const auto path = "init.path=" + (folder / "trunk").string();
@@ -96,19 +100,19 @@ TEST_CASE("a run starts from the weights of another, fresh parameters from its o
 
 TEST_CASE("a resumed run goes on from its own checkpoint, whatever its init says") {
   const Folder folder;
-  train(recipe_in(folder, "trunk", kSoftmax), false, {});
+  train_alone(recipe_in(folder, "trunk", kSoftmax), false);
   const std::vector<std::string> init = {"init.path=" + (folder / "trunk").string()};
   Recipe whole = recipe_in(folder, "whole", kSoftmax, init);
   whole.schedule.steps = 6;
   whole.schedule.kind = "constant";
-  train(whole, false, {});
+  train_alone(whole, false);
   Recipe cut = whole;
   cut.run.out_dir = (folder / "cut").string();
   cut.schedule.steps = 3;
-  train(cut, false, {});
+  train_alone(cut, false);
   fs::remove_all(folder / "trunk");
   cut.schedule.steps = 6;
-  train(cut, true, {});
+  train_alone(cut, true);
   CHECK(saved(cut) == saved(whole));
 }
 
@@ -150,7 +154,7 @@ TEST_CASE("a Hugging Face folder in bf16 starts a model of any precision") {
 
 TEST_CASE("processes start from what the leader read") {
   const Folder folder;
-  train(recipe_in(folder, "trunk", kSoftmax), false, {});
+  train_alone(recipe_in(folder, "trunk", kSoftmax), false);
   Recipe recipe = recipe_in(folder, "branch", kSelfPruned,
                             {"init.path=" + (folder / "trunk").string(), "init.fresh=[\"*.utility.*\"]"});
   const auto tokenizer = make_tokenizer(recipe.data.tokenizer);
@@ -172,11 +176,11 @@ TEST_CASE("processes start from what the leader read") {
 TEST_CASE("weights that do not fit are refused before training, all of them at once") {
   const Folder folder;
   const Recipe trunk = recipe_in(folder, "trunk", kSoftmax);
-  train(trunk, false, {});
+  train_alone(trunk, false);
   const std::string path = "init.path=" + (folder / "trunk").string();
   const auto refused = [&](const std::string& mixer, const std::vector<std::string>& sets) {
     const Recipe recipe = recipe_in(folder, "bad", mixer, sets);
-    const std::string error = error_of<Error>([&] { train(recipe, false, {}); });
+    const std::string error = error_of<Error>([&] { train_alone(recipe, false); });
     CHECK(!has_checkpoints(recipe.checkpoint_folder()));
     return error;
   };
@@ -198,7 +202,7 @@ TEST_CASE("a checkpoint of another mixer is refused by tensor when it is resumed
   const Folder folder;
   const auto run = [&](const std::string& name, const std::string& mixer) {
     const Recipe recipe = recipe_in(folder, name, mixer);
-    train(recipe, false, {});
+    train_alone(recipe, false);
     return recipe;
   };
   const std::string parallax = "{kind: parallax}", gated = "{kind: parallax, probe_gate: true}";
@@ -219,7 +223,7 @@ TEST_CASE("a checkpoint of another mixer is refused by tensor when it is resumed
     const std::string name = fmt::format("run{}", number++);
     run(name, c.of);
     const Recipe other = recipe_in(folder, name, c.as);
-    const std::string resumed = error_of<IoError>([&] { train(other, true, {}); });
+    const std::string resumed = error_of<IoError>([&] { train_alone(other, true); });
     CHECK_MESSAGE(contains(resumed, c.expected), resumed);
     CHECK(contains(resumed, "init.path"));
     // The same weights beside a recipe that does not describe them, as hands may put them together.
