@@ -23,6 +23,17 @@ inline Bounds bounds_of(DType dtype) {
 
 inline constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kF64};
 
+/// What both passes gave against the reference in `a`.
+inline void check_results(const AttentionTensors& t, const AttentionArrays& a, DType dtype, bool biased) {
+  const Bounds bounds = bounds_of(dtype);
+  CHECK(difference(t.out, a.out) < bounds.out);
+  CHECK(difference(t.lse, a.lse) < bounds.lse);
+  CHECK(difference(t.dq, a.dq) < bounds.gradient);
+  CHECK(difference(t.dk, a.dk) < bounds.gradient);
+  CHECK(difference(t.dv, a.dv) < bounds.gradient);
+  if (biased) CHECK(difference(t.dbias, a.dbias) < bounds.gradient);
+}
+
 inline void check_case(const AttentionCase& c, DType dtype, uint32_t seed = 1, bool biased = false) {
   CAPTURE(dtype_name(dtype));
   CAPTURE(c.heads);
@@ -40,13 +51,7 @@ inline void check_case(const AttentionCase& c, DType dtype, uint32_t seed = 1, b
   AttentionTensors t(c, a, dtype);
   t.forward(c.plan);
   t.backward(c.plan);
-  const Bounds bounds = bounds_of(dtype);
-  CHECK(difference(t.out, a.out) < bounds.out);
-  CHECK(difference(t.lse, a.lse) < bounds.lse);
-  CHECK(difference(t.dq, a.dq) < bounds.gradient);
-  CHECK(difference(t.dk, a.dk) < bounds.gradient);
-  CHECK(difference(t.dv, a.dv) < bounds.gradient);
-  if (biased) CHECK(difference(t.dbias, a.dbias) < bounds.gradient);
+  check_results(t, a, dtype, biased);
 }
 
 inline bool same_bytes(const Tensor& a, const Tensor& b) {

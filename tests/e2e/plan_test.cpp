@@ -75,6 +75,8 @@ double predicted(const Workspace& w, const Case& c, const std::string& device) {
   return peak_bytes(plan.output);
 }
 
+/// `tolerance`, relative: a plan takes every sequence for one document, so work lists and the last rows of real data
+/// differ by some KiB of these small models; an owner or a workspace that the plan forgot is far more.
 void check_cases(const std::vector<Case>& cases, const std::string& device, double tolerance) {
   const Workspace w;
   for (const Case& c : cases) {
