@@ -29,7 +29,8 @@ Variable checkpoint(const std::function<Variable(std::span<const Variable>)>& fu
         gradients.add(static_cast<int>(i), again[i].grad());
   };
   return record_outputs("checkpoint", inputs, {output}, backward_function, nullptr,
-                        &log.leaves).front();
+                        log.leaves.empty() ? nullptr : &log.leaves)
+      .front();
 }
 
 }  // namespace lh

@@ -26,6 +26,7 @@ class Node {
   };
 
   static Edge edge_to(const Variable& variable) {
+    if (!variable.requires_grad()) return {};
     return {variable.node_, variable.output_, variable.leaf_};
   }
 

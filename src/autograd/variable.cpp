@@ -31,6 +31,11 @@ Variable Variable::leaf(Tensor value, DType grad_dtype) {
   return result;
 }
 
+void Variable::freeze() {
+  LH_CHECK(leaf_ != nullptr, "[freeze] only leaves can be frozen");
+  leaf_->is_wanted = false;
+}
+
 Tensor Variable::grad() const {
   LH_CHECK(leaf_ != nullptr, "[grad] only leaves keep a gradient");
   return leaf_->holds_sum ? leaf_->buffer : Tensor();
@@ -91,7 +96,8 @@ std::vector<Variable> record_outputs(const char* name, std::span<const Variable>
   }
   bool wanted = captured != nullptr;
   for (const Variable& input : inputs) {
-    wanted |= input.requires_grad();
+    if (!input.requires_grad()) continue;
+    wanted = true;
     if (t_leaf_log != nullptr && input.leaf_ != nullptr) t_leaf_log->leaves.push_back(input.leaf_);
   }
   if (!t_grad_enabled || !wanted) return results;

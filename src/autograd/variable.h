@@ -20,6 +20,7 @@ struct LeafGradient {
   Tensor buffer;          // allocated at the first contribution, charged to gradients
   bool holds_sum = false;  // false: the buffer's content is old and the next write replaces it
   bool is_final = false;   // someone was told so (engine.h): more before zero_grad() is an error
+  bool is_wanted = true;   // false: ops recorded from now on take the leaf for a constant
   Shape shape;
   DType dtype = DType::kF32;
   Device device;
@@ -43,7 +44,12 @@ class Variable {
   int64_t size(int dim) const { return value_.size(dim); }
   DType dtype() const { return value_.dtype(); }
   Device device() const { return value_.device(); }
-  bool requires_grad() const { return node_ != nullptr || leaf_ != nullptr; }
+  bool requires_grad() const {
+    return node_ != nullptr || (leaf_ != nullptr && leaf_->is_wanted);
+  }
+
+  /// From now on this leaf and its copies are constants: no op computes their gradient.
+  void freeze();
 
   /// Gradient of a leaf; undefined when none has arrived since zero_grad().
   Tensor grad() const;

@@ -5,13 +5,11 @@
 
 namespace lh {
 
-void grad_sum_of_squares(const ParameterStore& store, TensorList& list, Tensor& out,
-                         const Shards* shards) {
+void grad_sum_of_squares(const ParameterStore& store, TensorList& list, Tensor& out) {
   list.tensors.clear();
-  for (size_t i = 0; i < store.all().size(); ++i) {
-    const Tensor gradient = store.all()[i]->variable.grad();
-    const bool frozen = shards != nullptr && shards->is_frozen(i);
-    if (gradient.defined() && !frozen) list.tensors.push_back(gradient);
+  for (const auto& parameter : store.all()) {
+    const Tensor gradient = parameter->variable.grad();
+    if (gradient.defined()) list.tensors.push_back(gradient);
   }
   LH_DISPATCH(out.device(), "grad_norm", sum_of_squares(list, out));
 }

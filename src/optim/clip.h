@@ -6,15 +6,12 @@
 
 #include "backend/reduce.h"
 #include "nn/parameter.h"
-#include "optim/shards.h"
 
 namespace lh {
 
 /// out [1] f64 = squared Euclidean norm over all gradients, in the store's order, without waiting for
-/// the device. `list` is refilled; kept from call to call it saves its upload. `shards`: those of
-/// parameters that it says are frozen are left out; null: none is.
-void grad_sum_of_squares(const ParameterStore& store, TensorList& list, Tensor& out,
-                         const Shards* shards = nullptr);
+/// the device. `list` is refilled; kept from call to call it saves its upload.
+void grad_sum_of_squares(const ParameterStore& store, TensorList& list, Tensor& out);
 
 /// Euclidean norm over all gradients; waits for the device.
 double global_grad_norm(const ParameterStore& store);

@@ -14,7 +14,7 @@ struct ParamRule {
   Parameter* parameter = nullptr;
   double lr_multiplier = 1;
   double weight_decay = 0;
-  bool frozen = false;
+  bool frozen = false;  // never updated: no gradient, no state
   bool muon = false;  // else AdamW
 };
 

@@ -45,9 +45,9 @@ Shards::Shards(const OptimConfig& config, const ParameterStore& store, int owner
   std::vector<size_t> whole;
   double cut = 0;  // elements of state that may be cut: AdamW keeps two for each of a parameter
   for (size_t i = 0; i < rules.size(); ++i) {
-    frozen_.push_back(rules[i].frozen);
-    if (rules[i].muon && !rules[i].frozen) whole.push_back(i);
-    else if (!rules[i].frozen) cut += 2 * static_cast<double>(rules[i].parameter->numel());
+    if (rules[i].frozen) continue;
+    if (rules[i].muon) whole.push_back(i);
+    else cut += 2 * static_cast<double>(rules[i].parameter->numel());
   }
   const auto cost = [&](size_t i) { return iteration_cost(rules[i].parameter->shape()); };
   std::stable_sort(whole.begin(), whole.end(),
@@ -63,7 +63,7 @@ Shards::Shards(const OptimConfig& config, const ParameterStore& store, int owner
     std::fill(ends_[i].begin() + static_cast<int64_t>(owner), ends_[i].end(), elements);
   }
   std::vector<double> shares = level(held, cut);
-  if (cut == 0) std::fill(shares.begin(), shares.end(), 1.0);  // for frozen parameters' gradients
+  if (cut == 0) std::fill(shares.begin(), shares.end(), 1.0);  // for frozen parameters' masters
   const double total = std::accumulate(shares.begin(), shares.end(), 0.0);
   for (size_t i = 0; i < rules.size(); ++i) {
     if (!ends_[i].empty()) continue;

@@ -31,15 +31,12 @@ class Shards {
   int owners() const { return owners_; }
   /// Of parameter `index` of the store. Owners' parts follow each other and fill the parameter.
   ShardPart part(size_t index, int owner) const;
-  /// Nobody updates it: it has no state, and its parts only divide its gradient.
-  bool is_frozen(size_t index) const { return frozen_[index]; }
   /// The size of every owner's part.
   std::vector<int64_t> counts(size_t index) const;
 
  private:
   int owners_;
   std::vector<std::vector<int64_t>> ends_;  // by parameter and owner
-  std::vector<bool> frozen_;                // by parameter
 };
 
 /// That part of a contiguous tensor: a view, a vector unless it is all of it.

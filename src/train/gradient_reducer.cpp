@@ -159,7 +159,7 @@ void GradientReducer::squared_norm(Tensor& out) {
     for (size_t i = 0; i < store_.all().size(); ++i) {
       const Tensor gradient = parameter(i).variable.grad();
       const ShardPart part = shards_.part(i, owner);
-      if (gradient.defined() && part.count() > 0 && !shards_.is_frozen(i))
+      if (gradient.defined() && part.count() > 0)
         list.tensors.push_back(part_of(gradient, part));
     }
     Tensor sum = Tensor::zeros({1}, DType::kF64, out.device());
@@ -181,17 +181,14 @@ void GradientReducer::squared_norm(Tensor& out) {
 void GradientReducer::share_parameters() {
   const MemoryScope scope(MemoryOwner::kGradients);
   for (const Bucket& bucket : buckets_) {
-    std::vector<size_t> updated;
-    for (const size_t index : bucket.met)
-      if (!shards_.is_frozen(index)) updated.push_back(index);
-    const std::vector<int64_t> sizes = counts(updated);
+    const std::vector<int64_t> sizes = counts(bucket.met);
     const int64_t elements = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
     if (elements == 0) continue;
-    const Tensor like = parameter(updated.front()).variable.value();
+    const Tensor like = parameter(bucket.met.front()).variable.value();
     const Tensor own =
         Tensor::empty({sizes[static_cast<size_t>(team_.rank())]}, like.dtype(), like.device());
     Cursor packing(own);
-    each_part(updated, team_.rank(), [&](size_t index, const ShardPart& part) {
+    each_part(bucket.met, team_.rank(), [&](size_t index, const ShardPart& part) {
       const Tensor from = part_of(parameter(index).variable.value(), part);
       copy_to(from, packing.next(from.shape()));
     });
@@ -199,7 +196,7 @@ void GradientReducer::share_parameters() {
     team_.world().all_gather_v(own, sizes, all, "parameters");
     Cursor unpacking(all);
     for (size_t owner = 0; owner < sizes.size(); ++owner)
-      each_part(updated, static_cast<int>(owner), [&](size_t index, const ShardPart& part) {
+      each_part(bucket.met, static_cast<int>(owner), [&](size_t index, const ShardPart& part) {
         const Tensor to = part_of(parameter(index).variable.value(), part);
         copy_to(unpacking.next(to.shape()), to);
       });

@@ -32,7 +32,7 @@ class GradientReducer {
   /// CommError.
   void sum();
 
-  /// out [1] f64 = squared norm of the summed gradients of what is not frozen, the same bits on all processes and whether or not they
+  /// out [1] f64 = squared norm of the summed gradients, the same bits on all processes and whether or not they
   /// share the optimizer: owners' sums, added in their order.
   void squared_norm(Tensor& out);
 

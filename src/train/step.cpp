@@ -48,7 +48,9 @@ void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, 
   const Variable total =
       context.model.loss(batch.tokens, batch.targets, batch.layout, recompute).loss_sum;
   LH_DISPATCH(loss.device(), "step", sum(total.value(), loss, accumulate));
-  backward(scale(total, share_of_target(context)), {}, watch);
+  const Variable root = scale(total, share_of_target(context));
+  // Where all is frozen, in a phase of the gates perhaps, nothing is to be learned.
+  if (root.requires_grad()) backward(root, {}, watch);
 }
 
 /// The optimizer must be prepared. Nothing is updated when a loss or a gradient is not finite.
@@ -56,8 +58,7 @@ void enqueue_update(const StepContext& context, const StepNumbers& numbers, Step
   Tensor squared_norm = numbers.squared_norm(), grad_scale = context.optimizer.grad_scale();
   if (shared(context)) state.reducer->squared_norm(squared_norm);
   else
-    grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm,
-                        &context.optimizer.shards());
+    grad_sum_of_squares(context.model.parameters(), state.gradients, squared_norm);
   LH_DISPATCH(squared_norm.device(), "step",
               clip_scale(squared_norm, numbers.losses(), context.recipe.optim.clip_norm,
                          grad_scale));

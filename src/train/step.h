@@ -22,7 +22,7 @@ namespace lh {
 
 struct StepResult {
   double loss = 0;       // total loss / valid targets of the global batch
-  double grad_norm = 0;  // of what is not frozen, before clipping
+  double grad_norm = 0;  // before clipping
   double density_loss = 0;  // schedule.gates.density_weight's term, which `loss` leaves out
   double flops = 0;      // useful arithmetic, forward and backward, of all processes
   bool stopped = false;  // `stop` said so between micro-batches: nothing was updated

@@ -75,6 +75,38 @@ TEST_CASE("checkpoint gives bitwise the gradient of the plain function and keeps
   CHECK(kept_checkpoint * 4 < kept_plain);
 }
 
+TEST_CASE("a frozen leaf gets no gradient and what is frozen altogether no history") {
+  Variable first = Variable::leaf(random_tensor({8, 8}, DType::kF32, 1, 0.3));
+  Variable second = Variable::leaf(random_tensor({8, 8}, DType::kF32, 2, 0.3));
+  const Variable x(random_tensor({16, 8}, DType::kF32, 3));
+  const Tensor seed = random_tensor({16, 8}, DType::kF32, 4);
+  const auto lower = [&](std::span<const Variable> in) { return linear(in[0], first); };
+  const auto upper = [&](std::span<const Variable> in) { return linear(in[0], second); };
+  for (const bool recompute : {false, true}) {
+    const auto apply = [&](const auto& block, const Variable& in) {
+      return recompute ? checkpoint(block, {in}) : block(std::vector<Variable>{in});
+    };
+    for (Variable* frozen : {&first, &second}) {
+      CAPTURE(recompute);
+      first = Variable::leaf(first.value());
+      second = Variable::leaf(second.value());
+      Variable& kept = frozen == &first ? second : first;
+      backward(upper(std::vector{lower(std::vector{x})}), seed);
+      const std::vector<double> want = to_doubles(kept.grad());
+      first.zero_grad();
+      second.zero_grad();
+      frozen->freeze();
+      const Variable middle = apply(lower, x);
+      CHECK(middle.requires_grad() == (frozen == &second));
+      backward(apply(upper, middle), seed);
+      CHECK(!frozen->grad().defined());
+      CHECK(to_doubles(kept.grad()) == want);
+      kept.freeze();
+      CHECK(!apply(upper, apply(lower, x)).requires_grad());
+    }
+  }
+}
+
 TEST_CASE("memory falls while the backward pass goes on") {
   const Variable w = Variable::leaf(random_tensor({64, 64}, DType::kF32, 1, 0.1));
   Variable h(random_tensor({512, 64}, DType::kF32, 2));

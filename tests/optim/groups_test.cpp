@@ -70,6 +70,7 @@ TEST_CASE("frozen parameters stay and multipliers act on the learning rate") {
   f.config.weight_decay = 0;
   const auto optimizer = make_optimizer(f.config, f.store);
   for (const auto& parameter : f.store.all()) {
+    if (!parameter->variable.requires_grad()) continue;
     Tensor ones = Tensor::empty(parameter->master.shape(), DType::kF32);
     cpu::fill(ones, 1);
     set_gradient(*parameter, ones);

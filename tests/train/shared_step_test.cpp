@@ -74,6 +74,30 @@ TEST_CASE("sharing the optimizer changes no bit of the training") {
     }
 }
 
+TEST_CASE("what is frozen stays whoever shares the optimizer, and so may everything") {
+  for (const char* frozen : {"*embed*", "*"})
+    for (const std::string recompute : {"none", "block"})
+      for (const int64_t zero : {0, 1}) {
+        CAPTURE(frozen);
+        CAPTURE(recompute);
+        CAPTURE(zero);
+        TeamSetup setup = setup_of("muon", DType::kF64);
+        setup.recipe.precision.recompute = recompute;
+        setup.recipe.parallel.zero = zero;
+        setup.recipe.parallel.overlap = true;
+        setup.recipe.optim.groups.emplace_back();
+        setup.recipe.optim.groups.back().pattern = frozen;
+        setup.recipe.optim.groups.back().freeze = true;
+        const TeamRun alone = train_team(1, setup)[0];
+        const auto together = train_team(2, setup);
+        for (const TeamRun& run : together) {
+          check_close(run.losses, alone.losses, 1e-9);
+          check_close(run.norms, alone.norms, 1e-9);
+        }
+        for (const double norm : alone.norms) CHECK((norm == 0) == (frozen == std::string("*")));
+      }
+}
+
 TEST_CASE("sums made while backward runs change no bit of the training") {
   for (const std::string recompute : {"none", "block"})
     for (const int64_t zero : {0, 1}) {
