@@ -3,6 +3,7 @@
 # backend on the emulated device, which needs neither a GPU nor the CUDA toolkit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export OMP_WAIT_POLICY=passive  # tests share the cores: threads that wait by spinning slow each other tenfold
 scripts/setup.sh xz-utils iproute2 slurm-wlm munge openmpi-bin
 scripts/build.sh release
 ctest --test-dir build/release --output-on-failure --no-tests=error -j"$(nproc)"
