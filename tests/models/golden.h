@@ -9,6 +9,7 @@
 #include "autograd/engine.h"
 #include "checkpoint/hf_config.h"
 #include "checkpoint/safetensors.h"
+#include "config/load.h"
 #include "models/decoder.h"
 #include "ops/elementwise.h"
 #include "support/compare.h"
@@ -18,6 +19,8 @@ namespace lh::test {
 namespace fs = std::filesystem;
 
 inline const fs::path kGoldens = fs::path(LH_SOURCE_DIR) / "tests/golden/models";
+inline const fs::path kMixerGoldens = fs::path(LH_SOURCE_DIR) / "tests/golden/mixers";
+inline const std::vector<std::string> kMixers = {"parallax", "lla", "sp_kv"};
 
 /// A model with the weights of a file, which holds no others.
 inline std::unique_ptr<Decoder> load_weights(const ModelConfig& config, const fs::path& file, DType compute,
@@ -41,6 +44,26 @@ inline std::unique_ptr<Decoder> load(const std::string& family, DType compute,
                       kGoldens / family / "model.safetensors", compute, device);
 }
 
+inline std::unique_ptr<Decoder> load_mixer(const std::string& mixer, DType compute,
+                                           Device device = kCpuDevice) {
+  const fs::path folder = kMixerGoldens / mixer;
+  return load_weights(load_model_config(folder / "model.yaml"), folder / "model.safetensors", compute, device);
+}
+
+/// Tokens and documents of a file of expected values.
+struct GoldenInput {
+  Tensor tokens;
+  SequenceLayout layout;
+
+  GoldenInput(const SafetensorsFile& expected, Device device)
+      : tokens(expected.read("input_ids").to(device)) {
+    std::vector<int64_t> offsets;
+    for (const double offset : to_doubles(expected.read("document_offsets")))
+      offsets.push_back(static_cast<int64_t>(offset));
+    layout = SequenceLayout::packed(offsets, device);
+  }
+};
+
 inline double worst_error(const Tensor& got, const Tensor& expected) {
   const auto a = to_doubles(got.to(kCpuDevice)), b = to_doubles(expected);
   REQUIRE(a.size() == b.size());
@@ -55,12 +78,8 @@ inline void check_golden(const Decoder& model, const fs::path& file, double tole
                          bool recompute = false, const GatePhase& gates = {}) {
   const Device device = model.device();
   const SafetensorsFile expected(file);
-  std::vector<int64_t> offsets;
-  for (const double offset : to_doubles(expected.read("document_offsets")))
-    offsets.push_back(static_cast<int64_t>(offset));
-  SequenceLayout layout = SequenceLayout::packed(offsets, device);
+  auto [tokens, layout] = GoldenInput(expected, device);
   layout.set_gates(gates);
-  const Tensor tokens = expected.read("input_ids").to(device);
   Tensor targets = expected.read("targets");
   for (int32_t& target : targets.span<int32_t>())
     if (target == -100) target = -1;  // PyTorch's mark of a token without a target
@@ -84,6 +103,15 @@ inline void check_family(const std::string& family, const std::string& file, DTy
   CAPTURE(family);
   CAPTURE(file);
   check_golden(*load(family, compute, device), kGoldens / family / file, tolerance, recompute);
+}
+
+inline void check_mixer(const std::string& mixer, DType compute, double tolerance,
+                        bool recompute = false, Device device = kCpuDevice) {
+  CAPTURE(mixer);
+  GatePhase soft;
+  soft.mode = GateMode::kSoft;
+  check_golden(*load_mixer(mixer, compute, device), kMixerGoldens / mixer / "expected.safetensors",
+               tolerance, recompute, soft);
 }
 
 inline const std::vector<std::string> kFamilies = {"llama",       "llama3",    "qwen3",

@@ -40,4 +40,39 @@ TEST_CASE("greedy decoding gives the tokens of transformers") {
   }
 }
 
+TEST_CASE("logits loss and gradients of each mixer equal its definition in f32") {
+  if (gpu::device_count() == 0) {
+    MESSAGE("SKIPPED: no CUDA device (" << gpu::unavailable_reason() << ")");
+    return;
+  }
+  for (const std::string& mixer : kMixers) check_mixer(mixer, DType::kF32, 2e-5, false, kGpu);
+}
+
+TEST_CASE("mixers report of themselves what they report on the CPU in f64") {
+  if (gpu::device_count() == 0) {
+    MESSAGE("SKIPPED: no CUDA device (" << gpu::unavailable_reason() << ")");
+    return;
+  }
+  for (const std::string& mixer : kMixers) {
+    CAPTURE(mixer);
+    const SafetensorsFile expected(kMixerGoldens / mixer / "expected.safetensors");
+    const auto report_on = [&](DType compute, Device device) {
+      const auto model = load_mixer(mixer, compute, device);
+      auto [tokens, layout] = GoldenInput(expected, device);
+      MixerReport report;
+      model->describe(report);
+      layout.set_report(&report);
+      const GradMode off(false);
+      model->forward(tokens, layout);
+      return report;
+    };
+    MixerReport got = report_on(DType::kF32, kGpu), want = report_on(DType::kF64, kCpuDevice);
+    const auto got_sums = got.sums(), want_sums = want.sums();
+    REQUIRE(!want_sums.empty());
+    REQUIRE(got_sums.size() == want_sums.size());
+    for (size_t i = 0; i < want_sums.size(); ++i)
+      CHECK(*got_sums[i] == doctest::Approx(*want_sums[i]).epsilon(1e-5));
+  }
+}
+
 }  // namespace

@@ -1,6 +1,5 @@
 // Decoders whose mixers no library has against their definitions in PyTorch and fp64
 // (tests/golden/mixers/README.md): logits, loss and every parameter's gradient.
-#include "config/load.h"
 #include "models/golden.h"
 
 namespace {
@@ -8,22 +7,12 @@ namespace {
 using namespace lh;
 using namespace lh::test;
 
-void check_mixer(const std::string& mixer, DType compute, double tolerance, bool recompute = false) {
-  CAPTURE(mixer);
-  const fs::path folder = fs::path(LH_SOURCE_DIR) / "tests/golden/mixers" / mixer;
-  const ModelConfig config = load_model_config(folder / "model.yaml");
-  GatePhase soft;
-  soft.mode = GateMode::kSoft;
-  check_golden(*load_weights(config, folder / "model.safetensors", compute),
-               folder / "expected.safetensors", tolerance, recompute, soft);
-}
-
 TEST_CASE("logits loss and gradients of each mixer equal its definition in fp64") {
-  for (const std::string mixer : {"parallax", "lla", "sp_kv"}) check_mixer(mixer, DType::kF64, 1e-11);
+  for (const std::string& mixer : kMixers) check_mixer(mixer, DType::kF64, 1e-11);
 }
 
 TEST_CASE("logits loss and gradients of each mixer equal its definition in f32") {
-  for (const std::string mixer : {"parallax", "lla", "sp_kv"}) check_mixer(mixer, DType::kF32, 2e-5);
+  for (const std::string& mixer : kMixers) check_mixer(mixer, DType::kF32, 2e-5);
 }
 
 TEST_CASE("recomputing blocks changes no mixer's gradients") {
