@@ -1,6 +1,7 @@
 // longhand cp-parity: the table of differences, and the verdict as exit code.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "cli/app.h"
@@ -12,6 +13,11 @@ namespace lh {
 
 int parity_command(const ParityArguments& arguments) {
   const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
+  for (const int context : arguments.contexts) {  // what does not divide is said of the recipe, at once
+    std::vector<std::string> sets = arguments.sets;
+    sets.push_back(fmt::format("parallel.context={}", std::max(context, 1)));
+    load_recipe(arguments.recipe, sets);
+  }
   double largest = 0;
   bool started = false;
   context_parity(recipe, arguments.contexts, arguments.steps, [&](const ContextParity& row) {

@@ -11,10 +11,6 @@ int64_t MixerConfig::resolved_utility_hidden(int64_t hidden_size) const {
   return utility_hidden > 0 ? utility_hidden : std::max<int64_t>(16, hidden_size / 4);
 }
 
-bool MixerConfig::trades_heads() const {
-  return context == "heads" || kind == "sp_kv" || kind == "parallax" || kind == "lla";
-}
-
 const std::string& ModelConfig::mixer_name_of_layer(int64_t layer) const {
   if (schedule.empty()) fail<ConfigError>("model.schedule is empty");
   return schedule[static_cast<size_t>(layer) % schedule.size()];

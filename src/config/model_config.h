@@ -82,8 +82,6 @@ struct MixerConfig {
 
   int64_t resolved_utility_hidden(int64_t hidden_size) const;
   bool has_learned_gates() const { return kind == "sp_kv" && global_kv_heads.empty(); }
-  /// Whether processes that share a sequence always trade heads in it (mixers/mix_heads.h).
-  bool trades_heads() const;
 
   bool operator==(const MixerConfig&) const = default;
 

@@ -80,10 +80,6 @@ void check_mixer(const std::string& at, const MixerConfig& mixer, Rules& rules) 
                 fmt::format("belongs to kind {}, not to {}", owner, kind));
   rules.check(!mixer.zero_probe || !mixer.uniform_weights, {at + ".zero_probe", at + ".uniform_weights", at},
               "a probe of zeros begins as softmax attention, which uniform_weights leaves out; set one of them");
-  rules.check(mixer.context != "gather" || kind == "softmax" || kind == "sliding_window",
-              {at + ".context", at},
-              fmt::format("{} always trades heads among the processes of a sequence; expected auto or heads, got "
-                          "gather", kind));
   if (!mixer.has_learned_gates()) return;
   const double clip = mixer.utility_clip;
   rules.check(clip < mixer.threshold && mixer.threshold < 1 - clip, {at + ".utility_clip", at + ".threshold", at},
@@ -328,15 +324,12 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
   const int64_t context = r.parallel.context;
   const int64_t heads = r.model.num_heads, kv_heads = r.model.resolved_num_kv_heads();
   for (const auto& [name, mixer] : r.model.mixers)
-    rules.check(!mixer.trades_heads() || (divides(context, heads) && divides(context, kv_heads)),
-                {fmt::format("model.mixers.{}.{}", name, mixer.context == "heads" ? "context" : "kind"),
-                 "parallel.context"},
-                fmt::format("{} trades heads among the processes of a sequence: expected num_heads {} "
+    rules.check(mixer.context != "heads" || (divides(context, heads) && divides(context, kv_heads)),
+                {fmt::format("model.mixers.{}.context", name), "parallel.context"},
+                fmt::format("heads are traded among the processes of a sequence: expected num_heads {} "
                             "and num_kv_heads {} to be multiples of parallel.context {}; set "
-                            "parallel.context to a divisor of {}{}",
-                            mixer.context == "heads" ? "context: heads" : mixer.kind, heads, kv_heads,
-                            context, std::gcd(heads, kv_heads),
-                            mixer.context == "heads" ? ", or context to gather" : ""));
+                            "parallel.context to a divisor of {}, or context to gather",
+                            heads, kv_heads, context, std::gcd(heads, kv_heads)));
   rules.check(r.eval.every_steps == 0 || r.data.has_valid(), {"eval.every_steps", "data.valid"},
               "evaluation needs data.valid, or data.valid_examples of a task");
   rules.check(r.eval.sample_tokens < r.model.max_position,

@@ -2,7 +2,6 @@
 
 #include "mixers/cached_attention.h"
 #include "mixers/correction.h"
-#include "mixers/mix_heads.h"
 #include "ops/attention.h"
 
 namespace lh {
@@ -11,24 +10,26 @@ LlaMixer::LlaMixer(const MixerContext& context)
     : projections_(context),
       mask_{context.config.window, context.config.sinks},
       options_{context.config.ridge, context.config.frozen_ridge},
+      scheme_(context_scheme(context.config.context)),
       prefix_(context.prefix),
       dtype_(context.store.compute_dtype()),
       device_(context.store.device()) {}
 
 Variable LlaMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   const auto [q, k, v] = projections_.project(x, layout);
-  const auto mix = [this, report = layout.report()](const std::vector<Variable>& heads,
+  const auto mix = [this, report = layout.report()](const MixInputs& in,
                                                     std::shared_ptr<const AttentionPlan> plan) {
-    const Variable out = lla_attention(heads[0], heads[1], heads[2], plan, options_);
+    const Variable out = lla_attention(in.queries[0], in.k(), in.v(), plan, options_);
     if (report != nullptr) {
       const GradMode off(false);
       report_correction(*report, prefix_, out.value(),
-                        attention(heads[0], heads[1], heads[2], plan).value());
+                        attention(in.queries[0], in.k(), in.v(), plan).value());
     }
     return out;
   };
-  return projections_.output(
-      mix_heads({q, k, v}, layout, mask_, projections_.scale(), prefix_, mix), x);
+  return projections_.output(mix_in_context({{q}, {k, v}}, layout, mask_, projections_.scale(),
+                                            scheme_, prefix_, mix),
+                             x);
 }
 
 std::unique_ptr<MixerCache> LlaMixer::make_cache(int64_t max_tokens) const {

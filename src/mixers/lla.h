@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mixers/attention_projections.h"
+#include "mixers/context_mix.h"
 #include "ops/lla_attention.h"
 
 namespace lh {
@@ -26,6 +27,7 @@ class LlaMixer final : public TokenMixer {
   AttentionProjections projections_;
   AttentionMask mask_;
   LlaOptions options_;
+  ContextScheme scheme_;
   std::string prefix_;
   DType dtype_;
   Device device_;

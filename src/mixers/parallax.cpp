@@ -4,7 +4,6 @@
 #include "backend/reduce.h"
 #include "mixers/cached_attention.h"
 #include "mixers/correction.h"
-#include "mixers/mix_heads.h"
 #include "nn/stable_rank.h"
 #include "ops/elementwise.h"
 #include "ops/reshape.h"
@@ -27,6 +26,7 @@ ParallaxMixer::ParallaxMixer(const MixerContext& context)
          projections_.heads() * projections_.head_dim(), context.model.qkv_bias,
          context.config.zero_probe && !context.model.qk_norm ? 0 : context.model.init_std),
       store_(context.store),
+      scheme_(context_scheme(context.config.context)),
       prefix_(context.prefix) {
   if (context.model.qk_norm)
     r_norm_.emplace(context.store, context.prefix + ".r_norm", projections_.head_dim(),
@@ -64,11 +64,10 @@ void ParallaxMixer::report_gate(MixerReport& report, const Tensor& logits) const
 
 Variable ParallaxMixer::forward(const Variable& x, const SequenceLayout& layout) const {
   const auto [q, k, v] = projections_.project(x, layout);
-  const auto mix = [this, report = layout.report()](const std::vector<Variable>& heads,
+  const auto mix = [this, report = layout.report()](const MixInputs& in,
                                                     std::shared_ptr<const AttentionPlan> plan) {
-    const Variable& r = heads[1];
-    const auto [out, result] =
-        parallax_attention(heads[0], r, heads[2], heads[3], std::move(plan));
+    const Variable& r = in.queries[1];
+    const auto [out, result] = parallax_attention(in.queries[0], r, in.k(), in.v(), std::move(plan));
     if (report != nullptr) {
       report_correction(*report, prefix_, result.out, result.intercept);
       ReportedMean& norm = report->root_mean_square(kProbeNorm, prefix_);
@@ -77,8 +76,8 @@ Variable ParallaxMixer::forward(const Variable& x, const SequenceLayout& layout)
     }
     return out;
   };
-  return projections_.output(mix_heads({q, probe(x, layout), k, v}, layout, mask_,
-                                       projections_.scale(), prefix_, mix),
+  return projections_.output(mix_in_context({{q, probe(x, layout)}, {k, v}}, layout, mask_,
+                                            projections_.scale(), scheme_, prefix_, mix),
                              x);
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "mixers/attention_projections.h"
+#include "mixers/context_mix.h"
 #include "ops/parallax_attention.h"
 
 namespace lh {
@@ -38,6 +39,7 @@ class ParallaxMixer final : public TokenMixer {
   std::optional<Linear> r_gate_;
   std::shared_ptr<const RopeTable> rope_;  // nullptr: the probe is not rotated
   const ParameterStore& store_;
+  ContextScheme scheme_;
   std::string prefix_;
 };
 

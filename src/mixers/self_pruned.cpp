@@ -8,7 +8,6 @@
 #include "base/philox.h"
 #include "mixers/cached_attention.h"
 #include "mixers/gate_control.h"
-#include "mixers/mix_heads.h"
 #include "mixers/self_pruned_cache.h"
 #include "mixers/weighted_cache.h"
 #include "ops/attention.h"
@@ -67,6 +66,7 @@ std::vector<int64_t> rows_after(const SequenceLayout& layout) {
 
 SelfPrunedMixer::SelfPrunedMixer(const MixerContext& context)
     : projections_(context),
+      scheme_(context_scheme(context.config.context)),
       prefix_(context.prefix),
       mask_(biased_outside(context.config.window)),
       threshold_(context.config.threshold),
@@ -191,13 +191,13 @@ Variable SelfPrunedMixer::forward(const Variable& x, const SequenceLayout& layou
   const auto [q, k, v] = projections_.project(x, layout);
   // A gate is a head of size 1 where processes trade rows for heads.
   const Variable gate = reshape(gates(x, layout, layout.gates()), {-1, projections_.kv_heads(), 1});
-  const auto mix = [](const std::vector<Variable>& heads,
-                      std::shared_ptr<const AttentionPlan> plan) {
-    const Variable& bias = heads[3];
-    return attention(heads[0], heads[1], heads[2], std::move(plan),
+  const auto mix = [](const MixInputs& in, std::shared_ptr<const AttentionPlan> plan) {
+    const Variable& bias = in.keys[2];
+    return attention(in.queries[0], in.k(), in.v(), std::move(plan),
                      reshape(bias, {-1, bias.size(1)}));
   };
-  return projections_.output(mix_heads({q, k, v, gate}, layout, mask_, scale(), prefix_, mix), x);
+  return projections_.output(
+      mix_in_context({{q}, {k, v, gate}}, layout, mask_, scale(), scheme_, prefix_, mix), x);
 }
 
 std::unique_ptr<MixerCache> SelfPrunedMixer::make_cache(int64_t max_tokens) const {

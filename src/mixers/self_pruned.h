@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "mixers/attention_projections.h"
+#include "mixers/context_mix.h"
 
 namespace lh {
 
@@ -56,6 +57,7 @@ class SelfPrunedMixer final : public TokenMixer {
   double scale() const { return projections_.scale(); }
 
   AttentionProjections projections_;
+  ContextScheme scheme_;
   std::string prefix_;
   AttentionMask mask_;  // bias_window is the window
   double threshold_, clip_;

@@ -2,8 +2,8 @@
 // Mistral), and over the first `sinks` tokens of the document (Xiao et al. 2023, StreamingLLM).
 #pragma once
 
-#include "mixers/attend.h"
 #include "mixers/attention_projections.h"
+#include "mixers/context_mix.h"
 
 namespace lh {
 

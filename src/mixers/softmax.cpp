@@ -1,7 +1,7 @@
 #include "mixers/softmax.h"
 
 #include "mixers/key_value_cache.h"
-#include "mixers/attend.h"
+#include "ops/attention.h"
 
 namespace lh {
 

@@ -2,8 +2,8 @@
 // NoPE and output gate.
 #pragma once
 
-#include "mixers/attend.h"
 #include "mixers/attention_projections.h"
+#include "mixers/context_mix.h"
 
 namespace lh {
 

@@ -12,7 +12,7 @@ namespace lh {
 namespace {
 
 /// A mixer labels what it sends with its prefix and what it is ("k", "v", nothing for heads), gradients with "d "
-/// before that (mixers/attend.h, mixers/mix_heads.h).
+/// before that (mixers/context_mix.h).
 struct MixerLabel {
   int64_t layer = 0;
   bool backward = false;

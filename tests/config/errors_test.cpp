@@ -120,9 +120,6 @@ TEST_CASE("rules between keys name all values that matter") {
             "uniform_weights: belongs to kind parallax, not to sp_kv"},
            {{"model.mixers.attn={kind: parallax, zero_probe: true, uniform_weights: true}"},
             "zero_probe: a probe of zeros begins as softmax attention, which uniform_weights leaves out"},
-           {{"model.mixers.attn={kind: parallax, context: gather}"},
-            "context: parallax always trades heads among the processes of a sequence; expected auto or "
-            "heads, got gather"},
            {{"model.mixers.attn.kind=parallax", "model.mixers.attn.ridge=1"},
             "mixers.attn.ridge: belongs to kind lla, not to parallax"},
            {{"model.mixers.attn.frozen_ridge=true"},

@@ -158,11 +158,27 @@ TEST_CASE("cp-parity compares every split and fails when one differs by more tha
   const Outcome muon = w.run(with(command, {"--cp", "2", "--steps", "2", "--set", "optim.kind=muon",
                                             "--set", "parallel.layout=contiguous"}));
   CHECK(muon.code == 0);
-  const Outcome pruned =
-      w.run(with(command, {"--cp", "2", "--steps", "1", "--set",
-                           "model.mixers.full={kind: sp_kv, window: 16}"}));
-  INFO(pruned.output);
-  CHECK(pruned.code == 0);
+  // Four processes cannot trade two key heads: they gather keys.
+  const Outcome heads = w.run(with(command, {"--cp", "2,4", "--set", "model.mixers.full.context=heads"}));
+  CHECK(heads.code == 2);
+  CHECK(heads.output.find("multiples of parallel.context 4") != std::string::npos);
+  CHECK(heads.output.find("grad norm") == std::string::npos);  // before anything is computed
+}
+
+TEST_CASE("every mixer is the same under every split, whether keys are gathered or heads traded") {
+  const Workspace w;
+  std::vector<std::string> command = w.train("unused");
+  command[0] = "cp-parity";
+  for (const char* mixer : {"kind: sp_kv, window: 16", "kind: parallax", "kind: parallax, window: 20, sinks: 2",
+                            "kind: parallax, uniform_weights: true", "kind: lla, ridge: 1"})
+    for (const auto& [context, splits] :
+         {std::pair{"auto", "2,4"}, {"gather", "2,4"}, {"heads", "2"}}) {
+      const Outcome o = w.run(with(
+          command, {"--cp", splits, "--steps", "1", "--set",
+                    fmt::format("model.mixers.full={{{}, context: {}}}", mixer, context)}));
+      INFO(mixer, context, o.output);
+      CHECK(o.code == 0);
+    }
 }
 
 TEST_CASE("a mesh that does not fit is refused by one message and its exit code") {
@@ -174,11 +190,6 @@ TEST_CASE("a mesh that does not fit is refused by one message and its exit code"
                                               "model.mixers.full.context=heads"}));
   CHECK(heads.code == 2);
   CHECK(heads.output.find("multiples of parallel.context 4") != std::string::npos);
-  const Outcome pruned = w.run(w.train("bad", {"--set", "parallel.context=4", "--set",
-                                               "model.mixers.full={kind: sp_kv, window: 16}"}));
-  CHECK(pruned.code == 2);
-  CHECK(pruned.output.find("sp_kv trades heads among the processes of a sequence: expected num_heads 4 and "
-                           "num_kv_heads 2 to be multiples of parallel.context 4") != std::string::npos);
   std::vector<std::string> parity = w.train("unused", {"--cp", "0"});
   parity[0] = "cp-parity";
   const Outcome none = w.run(parity);
