@@ -64,7 +64,8 @@ LH_BACKENDS(
     void refresh_plan(const AttentionPlan& plan);
     /// Gradients from the saved out and lse (recomputation of the scores by tiles).
     /// dq like q, dk and dv like k and v, all written; segments may share keys. Deterministic.
-    /// Of closed keys CUDA's pass over queries (dq) skips all, that over keys tiles of 32 to 128 of them.
+    /// With mask.bias_closes CUDA leaves out closed keys for dq as forward does, and tiles of 32 to 128 that
+    /// are all closed for dk, dv and dbias.
     /// dbias like bias, summed over the query heads of a group, is written when it is not null.
     void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                             const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,

@@ -193,8 +193,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   if (tiles > 0) {
     float correction[2];
-    xpu::mbarrier_wait(q_full, 0);
     xpu::mbarrier_wait(&k_full[0], 0);
+    xpu::mbarrier_wait(q_full, 0);
     multiply_rows<Query, Key>(score, q_tile, 64 * consumer, k_tile(0));
     // The first consumer begins; each then waits for its turn and passes it on.
     if (consumer == 1 && tiles > 1) xpu::named_arrive(kTurn, 256);
@@ -202,7 +202,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (thread == 0) xpu::mbarrier_arrive(&k_empty[0]);
     soften(0, correction);
     pack_weights<kN>(weights, score);
-    for (int i = 1; i < tiles; ++i) {
+    int i = 1;
+    for (; i < tiles; ++i) {
       const int s = i % kStages, before = (i - 1) % kStages;
       if constexpr (kBias) {
         if (i == walk.open_tiles() && keys_of(i - 1) < kN) {  // the last of the copies is cut
@@ -226,7 +227,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       for (int j = 0; j < kD / 2; ++j) out[j] *= correction[j / 2 % 2];
       pack_weights<kN>(weights, score);
     }
-    const int i = tiles - 1;
+    --i;
     xpu::mbarrier_wait(&v_full[i % kStages], phase(i));
     if (keys_of(i) < kN) clear_rows<Key>({v_tile(i)}, keys_of(i));
     multiply_weights<Key>(out, weights, v_tile(i));
