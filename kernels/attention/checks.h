@@ -46,6 +46,18 @@ void require_rows(const T* base, std::int64_t stride, const std::string& op, con
               std::to_string(stride) + " of " + std::to_string(sizeof(T)) + " bytes");
 }
 
+/// Copies of open keys, if any, are those of a bias that every query beyond its window adds, laid out
+/// by this row count.
+template <class Params>
+void require_open_keys(const Params& p, const std::string& op) {
+  require(!p.open.before || (p.bias && p.key_rows > 0 && p.mask.window == 0), op,
+          "open keys come with the bias they were chosen by, its key_rows and a mask without a window, "
+          "got " + std::string(p.bias ? "a" : "no") + " bias, " + std::to_string(p.key_rows) +
+              " key rows and a window of " + std::to_string(p.mask.window));
+  require(!p.open.before || (p.open.k && p.open.v && p.open.bias), op,
+          "open keys come with copies of k, v and bias, got none of some");
+}
+
 /// Closed runs, if any, are those of a bias, with the row count that they are laid out by.
 template <class Params>
 void require_closed_runs(const Params& p, const std::string& op) {

@@ -1,4 +1,5 @@
-// Where a bias per key closes runs of keys, so that attention can leave out whole tiles of them.
+// Where a bias per key closes runs of keys, so that the backward pass over keys can leave out whole tiles of
+// them. Passes over queries have copies of the open ones instead (open_keys.h).
 #pragma once
 #include "kernels/attention/params.h"
 

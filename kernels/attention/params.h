@@ -36,6 +36,16 @@ struct AttentionKeyTile {
   int segments_begin = 0, segments_count = 0;
 };
 
+/// What attention_open_keys (open_keys.h) leaves on the device: per kv head, the rows that a bias does
+/// not close, one after another. Of the copies only the rows before before[h][nk] are written.
+template <class T>
+struct AttentionOpenKeys {
+  const int* before = nullptr;  // [kv_heads, nk + 1], open rows before row j; null: there are none of these
+  const T* k = nullptr;         // [nk, kv_heads, head_dim], contiguous
+  const T* v = nullptr;         // [nk, kv_heads, value_dim]
+  const float* bias = nullptr;  // [nk, kv_heads]
+};
+
 /// Device arrays that schedule.h builds on the host. A launcher refuses a schedule that was built
 /// for another tile size than its own (attention_tiles).
 struct AttentionSchedule {
@@ -54,13 +64,12 @@ struct AttentionFwdParams {
   const T* k = nullptr;         // [nk, kv_heads, head_dim]; query head h reads h / (heads/kv_heads)
   const T* v = nullptr;         // [nk, kv_heads, value_dim]
   const float* bias = nullptr;  // [nk, kv_heads] added to the scaled scores, -inf allowed; or null
-  /// [kv_heads, nk] of attention_closed_runs (needs key_rows); null: no key tile is left out.
-  const std::uint8_t* closed_runs = nullptr;
+  AttentionOpenKeys<T> open;    // of k, v and bias, only without a mask window; leaves out closed keys
   T* out = nullptr;             // [nq, heads, value_dim]; 0 for a row that sees nothing
   float* partial = nullptr;     // the same in fp32, for a merge; written instead of out if not null
   float* lse = nullptr;         // [nq, heads] natural log; -inf for a row that sees nothing
   std::int64_t q_stride = 0, k_stride = 0, v_stride = 0, out_stride = 0;  // out_stride: partial too
-  int query_rows = 0, key_rows = 0;  // nq and nk, for closed_runs and the copy engine's bounds
+  int query_rows = 0, key_rows = 0;  // nq and nk, for open and the copy engine's bounds
   int heads = 0, kv_heads = 0, head_dim = 0, value_dim = 0;
   float scale = 1.0f;  // above 0
   AttentionMask mask;
@@ -75,6 +84,8 @@ struct AttentionBwdParams {
   const T* k = nullptr;
   const T* v = nullptr;
   const float* bias = nullptr;
+  AttentionOpenKeys<T> open;  // for the pass over queries
+  /// [kv_heads, nk] of attention_closed_runs, for the pass over keys; null: no key tile is left out.
   const std::uint8_t* closed_runs = nullptr;
   const T* out = nullptr;       // [nq, heads, value_dim], read by attention_bwd_prepare only
   const float* lse = nullptr;   // [nq, heads], likewise
@@ -91,7 +102,7 @@ struct AttentionBwdParams {
   std::int64_t out_stride = 0, dout_stride = 0;
   std::int64_t dq_stride = 0, dk_stride = 0, dv_stride = 0;
   int query_rows = 0;  // nq
-  int key_rows = 0;    // nk, for closed_runs and the copy engine's bounds (sm_90a path)
+  int key_rows = 0;    // nk, for open, closed_runs and the copy engine's bounds (sm_90a path)
   int heads = 0, kv_heads = 0, head_dim = 0, value_dim = 0;
   float scale = 1.0f;
   AttentionMask mask;

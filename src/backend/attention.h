@@ -27,6 +27,9 @@ struct AttentionMask {
   int64_t window = 0;       // 0: unlimited; else counts the current token
   int64_t sinks = 0;        // first tokens of a segment that stay visible beyond the window
   int64_t bias_window = 0;  // a bias per key is left out where i - j < bias_window
+  /// The bias closes keys (hard gates), so that it pays to look for them. Changes no result but by the
+  /// order of sums; the CPU looks by itself.
+  bool bias_closes = false;
 
   bool operator==(const AttentionMask&) const = default;
 };
@@ -51,7 +54,8 @@ LH_BACKENDS(
     /// for a row that sees nothing, whose output is 0. Rows outside every segment are written 0.
     /// bias [nk, kv_heads], contiguous, dtype of lse, is added to the scaled scores outside
     /// mask.bias_window; -inf closes a key. The CPU's forward pass spends next to nothing on a closed
-    /// key, CUDA's passes on tiles of 32 to 128 keys that are all closed. Undefined: none.
+    /// key, nor does CUDA's with mask.bias_closes and no mask.window, for copies of the open ones in
+    /// scratch as large as k and v. Undefined: none.
     void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
                            const AttentionPlan& plan, Tensor& out, Tensor& lse,
                            const Tensor& bias = {});
@@ -60,6 +64,8 @@ LH_BACKENDS(
     void refresh_plan(const AttentionPlan& plan);
     /// Gradients from the saved out and lse (recomputation of the scores by tiles).
     /// dq like q, dk and dv like k and v, all written; segments may share keys. Deterministic.
+    /// With mask.bias_closes CUDA leaves out closed keys for dq as forward does, and tiles of 32 to 128 that
+    /// are all closed for dk, dv and dbias.
     /// dbias like bias, summed over the query heads of a group, is written when it is not null.
     void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                             const Tensor& lse, const Tensor& d_out, const AttentionPlan& plan,

@@ -161,6 +161,13 @@ UtilityGate SelfPrunedMixer::gate_of(const GatePhase& phase, const SequenceLayou
   return gate;
 }
 
+AttentionMask SelfPrunedMixer::mask(const GatePhase& phase) const {
+  AttentionMask mask = mask_;
+  mask.bias_closes = !global_heads_.empty() || phase.control != nullptr ||
+                     phase.mode == GateMode::kHard || phase.mode == GateMode::kSample;
+  return mask;
+}
+
 void SelfPrunedMixer::report_density(const Variable& x, const SequenceLayout& layout) const {
   const GradMode off(false);
   GatePhase hard = layout.gates();
@@ -196,8 +203,9 @@ Variable SelfPrunedMixer::forward(const Variable& x, const SequenceLayout& layou
     return attention(in.queries[0], in.k(), in.v(), std::move(plan),
                      reshape(bias, {-1, bias.size(1)}));
   };
-  return projections_.output(
-      mix_in_context({{q}, {k, v, gate}}, layout, mask_, scale(), scheme_, prefix_, mix), x);
+  return projections_.output(mix_in_context({{q}, {k, v, gate}}, layout, mask(layout.gates()),
+                                            scale(), scheme_, prefix_, mix),
+                             x);
 }
 
 std::unique_ptr<MixerCache> SelfPrunedMixer::make_cache(int64_t max_tokens) const {
@@ -221,7 +229,7 @@ Variable SelfPrunedMixer::forward_cached(const Variable& x, const SequenceLayout
     past.append(k.value(), v.value(), bias.value());
     mixed = Variable(past.attend(q.value(), scale()));
   } else {
-    mixed = past.length() == 0 ? attention(q, k, v, rows.plan(mask_, scale()), bias)
+    mixed = past.length() == 0 ? attention(q, k, v, rows.plan(mask(hard), scale()), bias)
                                : attend_after(past, q.value(), k.value(), v.value(), bias.value());
     past.append(k.value(), v.value(), bias.value());
   }
@@ -242,7 +250,7 @@ Variable SelfPrunedMixer::forward_weighted(const Variable& x, const SequenceLayo
         .value();
   };
   return projections_.output(
-      Variable(attend_cached(k.value(), v.value(), mask_, scale(), cache.past(), attend)), x);
+      Variable(attend_cached(k.value(), v.value(), mask(hard), scale(), cache.past(), attend)), x);
 }
 
 Variable SelfPrunedMixer::attend_after(const SelfPrunedCache& past, const Tensor& q,
@@ -264,6 +272,7 @@ Variable SelfPrunedMixer::attend_after(const SelfPrunedCache& past, const Tensor
   };
   auto plan = std::make_shared<AttentionPlan>();
   plan->mask = mask_;
+  plan->mask.bias_closes = true;
   plan->scale = scale();
   int64_t first = 0;
   for (int64_t g = 0; g < kv_heads; ++g) {

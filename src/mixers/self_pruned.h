@@ -48,6 +48,8 @@ class SelfPrunedMixer final : public TokenMixer {
   Variable hard_gates(const std::vector<uint8_t>& bits, int64_t kv_heads) const;
   /// The same of global_kv_heads.
   Variable fixed_gates(int64_t rows) const;
+  /// Of attention with the gates of a phase.
+  AttentionMask mask(const GatePhase& phase) const;
   /// Heads' outputs [n, H, d] of rows that follow those in the cache, which is left as it is.
   Variable attend_after(const SelfPrunedCache& past, const Tensor& q, const Tensor& k,
                         const Tensor& v, const Tensor& bias) const;

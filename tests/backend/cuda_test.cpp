@@ -200,37 +200,44 @@ TEST_CASE("cuda attention with a bias per key equals the CPU's, closed keys and 
       }
 }
 
-TEST_CASE("cuda attention leaves out key tiles that a bias closes and equals the CPU's") {
+TEST_CASE("cuda attention leaves out keys that a bias closes and equals the CPU's") {
   if (no_device()) return;
   const int64_t n = 330;  // more than two tiles of the Hopper kernels
-  AttentionPlan plan;
-  plan.segments = {{0, n, 0, n, 0}};
-  plan.mask.bias_window = 20;
+  AttentionPlan document, windowed, chunk;
+  document.segments = {{0, n, 0, n, 0}};
+  document.mask.bias_window = 20;
+  document.mask.bias_closes = true;
+  windowed = chunk = document;
+  windowed.mask.window = 150;
+  chunk.segments = {{10, 40, 0, n, n - 40}};
+  // Head 0: a tenth is open, scattered; head 1: runs of closed keys, some as long as tiles.
   Tensor values = as(normal({n, 2}, 10), DType::kF32);
   for (int64_t i = 0; i < n; ++i) {
-    if (i != 250) values.data<float>()[2 * i] = -INFINITY;
-    if (i >= 120 && i < 260) values.data<float>()[2 * i + 1] = -INFINITY;
+    if (i * 7 % 10 != 3) values.data<float>()[2 * i] = -INFINITY;
+    if (i >= 60 && i < 260 && i != 70) values.data<float>()[2 * i + 1] = -INFINITY;
   }
   const auto bias = [&](const Tensor& q) {
     return q.dtype() == DType::kF64 ? as(values, DType::kF64) : values.to(q.device());
   };
   for (const DType dtype : kTypes)
-    for (const int64_t d : {32, 64, 128}) {
-      CAPTURE(d);
-      plan.scale = 1 / std::sqrt(static_cast<double>(d));
-      plan.backend_state = nullptr;
-      const Shape qs{n, 4, d}, ks{n, 2, d};
-      const Case attention{
-          {normal(qs, 1), normal(ks, 2), normal(ks, 3), normal(qs, 4)},
-          {normal(qs, 5), normal({n, 4}, 6), normal(qs, 7), normal(ks, 8), normal(ks, 9),
-           normal({n, 2}, 10)},
-          {false, true, false, false, false, true}};
-      attention.LH_BOTH(
-          dtype, dtype == DType::kBF16 ? 4e-3 : 2e-5,
-          (attention_forward(in[0], in[1], in[2], plan, out[0], out[1], bias(in[0])),
-           attention_backward(in[0], in[1], in[2], out[0], out[1], in[3], plan, out[2], out[3],
-                              out[4], bias(in[0]), &out[5])));
-    }
+    for (const int64_t d : {32, 64, 128})
+      for (AttentionPlan* plan : {&document, &windowed, &chunk}) {
+        if (d != 64 && plan != &document) continue;
+        CAPTURE(d);
+        plan->scale = 1 / std::sqrt(static_cast<double>(d));
+        plan->backend_state = nullptr;
+        const Shape qs{n, 4, d}, ks{n, 2, d};
+        const Case attention{
+            {normal(qs, 1), normal(ks, 2), normal(ks, 3), normal(qs, 4)},
+            {normal(qs, 5), normal({n, 4}, 6), normal(qs, 7), normal(ks, 8), normal(ks, 9),
+             normal({n, 2}, 10)},
+            {false, true, false, false, false, true}};
+        attention.LH_BOTH(
+            dtype, dtype == DType::kBF16 ? 4e-3 : 2e-5,
+            (attention_forward(in[0], in[1], in[2], *plan, out[0], out[1], bias(in[0])),
+             attention_backward(in[0], in[1], in[2], out[0], out[1], in[3], *plan, out[2], out[3],
+                                out[4], bias(in[0]), &out[5])));
+      }
 }
 
 TEST_CASE("cuda utility gates equal the CPU's") {

@@ -51,7 +51,37 @@ std::array<int64_t, kMemoryOwners> at_peak_of(const Step& step, Device device) {
   return bytes;
 }
 
+/// Most bytes of one self-pruning mixer's forward pass, whose keys and values are wider than its rows.
+int64_t peak_of_gates(GateMode mode) {
+  ModelConfig config = tiny_model(300);
+  config.hidden_size = 32;
+  config.num_heads = config.num_kv_heads = 4;
+  config.head_dim = 16;
+  const MixerConfig self{.kind = "sp_kv", .window = 7};
+  ParameterStore store(DType::kBF16, 1, kMetaCudaDevice);
+  const auto rope = std::make_shared<const RopeTable>(config, DType::kF32, kMetaCudaDevice);
+  const auto mixer = make_mixer({config, self, "m", store, rope});
+  SequenceLayout layout = SequenceLayout::packed(std::vector<int64_t>{0, 100}, kMetaCudaDevice);
+  GatePhase phase;
+  phase.mode = mode;
+  layout.set_gates(phase);
+  const GradMode off(false);
+  const Variable x(Tensor::empty({100, 32}, DType::kBF16, kMetaCudaDevice));
+  reset_memory_peak(DeviceKind::kMeta);
+  const int64_t before = memory_report(DeviceKind::kMeta).total_now;
+  mixer->forward(x, layout);
+  return memory_report(DeviceKind::kMeta).total_peak - before;
+}
+
 }  // namespace
+
+TEST_CASE("hard gates take memory for copies of open keys, gates that close nothing take none") {
+  const int64_t soft = peak_of_gates(GateMode::kSoft), hard = peak_of_gates(GateMode::kHard);
+  CHECK(peak_of_gates(GateMode::kAnneal) == soft);
+  // Copies of k and v, less what is no longer there when the soft pass has its most.
+  CHECK(hard > soft);
+  CHECK(hard <= soft + 100 * 4 * (2 * 16 * 2 + 16));
+}
 
 TEST_CASE("a step on the meta device charges what one on a CUDA device does") {
   if (gpu::device_count() == 0) {

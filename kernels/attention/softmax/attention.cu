@@ -11,6 +11,7 @@ namespace lh::kernels {
 namespace {
 
 using checks::require_closed_runs;
+using checks::require_open_keys;
 using checks::require_rows;
 using checks::require_shape;
 using checks::require_tile;
@@ -29,7 +30,7 @@ void attention_fwd(const AttentionFwdParams<T>& p, xpu::Stream stream) {
   } else {
     require_rows(p.out, p.out_stride, op, "out");
   }
-  require_closed_runs(p, op);
+  require_open_keys(p, op);
   if (p.schedule.query_tile_count == 0) return;
   require_tile(p.schedule.query_tile_rows, attention_tiles<T>(p.head_dim, p.value_dim).fwd, op);
   softmax::launch_fwd(p, stream);
@@ -55,6 +56,7 @@ void attention_bwd(const AttentionBwdParams<T>& p, xpu::Stream stream) {
   require_rows(p.dq, p.dq_stride, op, "dq");
   require_rows(p.dk, p.dk_stride, op, "dk");
   require_rows(p.dv, p.dv_stride, op, "dv");
+  require_open_keys(p, op);
   require_closed_runs(p, op);
   const AttentionTiles tiles = attention_tiles<T>(p.head_dim, p.value_dim);
   if (p.schedule.query_tile_count > 0) require_tile(p.schedule.query_tile_rows, tiles.bwd_dq, op);

@@ -1,30 +1,9 @@
-// A bias per key in the Hopper passes. Over queries: the producer chooses the key tiles and hands each
-// over with its bias. Over keys: a thread's two rows are keys, whose bias it keeps.
+// A bias per key in the Hopper passes. Over queries: the producer, a warp then, hands each key tile over
+// with its bias. Over keys: a thread's two rows are keys, whose bias it keeps.
 #pragma once
-#include "kernels/attention/softmax/key_walk.h"
 #include "kernels/attention/softmax/tile_sm90.cuh"
 
 namespace lh::kernels::softmax_sm90 {
-
-/// What the producer says of a key tile before it arrives at the barrier of its keys, so that the
-/// consumers need not look for closed keys themselves.
-struct PassingKeys {
-  int key;    // position of the first; -1: there is no tile at all
-  bool more;  // another tile follows
-};
-
-/// KeyWalk::next for a whole warp, which looks at 32 tiles at a time.
-__device__ inline int next_tile(const softmax::KeyWalk& walk, int i) {
-  if (!walk.runs) return i;
-  const int tiles = walk.range.count(), lane = threadIdx.x % 32;
-  for (; i < tiles; i += 32) {
-    const unsigned kept = xpu::ballot(i + lane >= tiles || !walk.left_out(i + lane));
-    for (int n = 0; n < 32; ++n) {
-      if (kept >> n & 1) return imin(i + n, tiles);
-    }
-  }
-  return i < tiles ? i : tiles;
-}
 
 /// A warp writes the bias of a tile, of which `keys` are in the segment, in units of log 2, and
 /// arrives.

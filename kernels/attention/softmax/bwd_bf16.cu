@@ -13,8 +13,8 @@
 // Determinism: bitwise; every sum has one owner and a fixed order.
 // Roofline, an unmeasured estimate: 14 d flops per visible pair, bound by tensor cores and shared memory
 //   as the forward pass; 8 documents of 8192 tokens, 32 heads of 128: 15.4 TFLOP, 50 ms at 310 TFLOP/s.
-//   Closed keys cost what open ones do, but for whole tiles of them, which neither pass visits
-//   beyond the bias window (key_walk.h, query_walk.h).
+//   Closed keys beyond the bias window cost the pass over queries nothing where there are copies of the
+//   open ones (key_walk.h); that over keys leaves out whole tiles of them (query_walk.h).
 #include "kernels/attention/softmax/dispatch.h"
 #include "kernels/attention/softmax/key_walk.h"
 #include "kernels/attention/softmax/query_walk.h"
@@ -51,30 +51,30 @@ __global__ void __launch_bounds__(kThreads)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
-  const KeyWalk walk = key_walk(p, segment, kv_head, first, last, kN);
-  const int tiles = walk.range.count();
+  using Walk = KeyWalk<kN, true>;
+  XPU_SHARED(Walk, shared_walk, [1]);  // the registers of heads of 256 do not hold one
+  if (threadIdx.x == 0) shared_walk[0] = key_walk<kN, true>(p, segment, kv_head, first, last);
+  xpu::sync_block();
+  const Walk& walk = shared_walk[0];
+  const int tiles = walk.count();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int warp_row = warp * 16;
 
   const auto load_stage = [&](int i, int stage_index) {
-    const int key = walk.range.at(i) * kN, keys = imin(kN, segment.key_length - key);
-    const std::int64_t row = std::int64_t{segment.key_begin} + key;
+    const KeyTile at = walk.at(i);
+    const KeyRows<bf16> from = rows_of(p, kv_head, at);
+    const int keys = imin(kN, at.length - at.key);
     bf16* stage = stages + stage_index * Config::kStage;
-    load_tile<kN, kD>(stage, p.k + row * p.k_stride + kv_head * p.head_dim, p.k_stride, keys,
-                      p.head_dim);
-    load_tile<kN, kDV>(stage + kN * kD, p.v + row * p.v_stride + kv_head * p.value_dim, p.v_stride,
-                       keys, p.value_dim);
-    if (p.bias) {
-      load_column<kN>(bias_tiles[stage_index], p.bias + row * p.kv_heads + kv_head, p.kv_heads, keys);
-    }
+    load_tile<kN, kD>(stage, from.k, from.k_stride, keys, p.head_dim);
+    load_tile<kN, kDV>(stage + kN * kD, from.v, from.v_stride, keys, p.value_dim);
+    if (p.bias) load_column<kN>(bias_tiles[stage_index], from.bias, p.kv_heads, keys);
   };
 
   load_tile<kM, kD>(q_tile, p.q + row_begin * p.q_stride + head * p.head_dim, p.q_stride, rows,
                     p.head_dim);
   load_tile<kM, kDV>(do_tile, p.dout + row_begin * p.dout_stride + head * p.value_dim,
                      p.dout_stride, rows, p.value_dim);
-  int i = walk.next(0), stage_index = 0;
-  if (i < tiles) load_stage(i, 0);
+  if (tiles > 0) load_stage(0, 0);
   xpu::copy_async_commit();
 
   float lse[2], delta[2];
@@ -88,21 +88,20 @@ __global__ void __launch_bounds__(kThreads)
 
   const float to_log2 = p.scale * kLog2E;
   float dq[1][kD / 8][4] = {};
-  for (int ahead; i < tiles; i = ahead, stage_index ^= 1) {
+  for (int i = 0; i < tiles; ++i) {
     // This stage has arrived for all threads, and all are done with the other one.
     xpu::copy_async_wait<0>();
     xpu::sync_block();
-    ahead = walk.next(i + 1);
-    if (ahead < tiles) {
-      load_stage(ahead, stage_index ^ 1);
+    if (i + 1 < tiles) {
+      load_stage(i + 1, (i + 1) % 2);
       xpu::copy_async_commit();
     }
-    const int key = walk.range.at(i) * kN;
-    const bf16* k_tile = stages + stage_index * Config::kStage;
+    const bf16* k_tile = stages + i % 2 * Config::kStage;
     float s[1][kN / 8][4], dp[1][kN / 8][4];
     multiply_rows<kD, 1, kN>(s, q_tile, warp_row, k_tile);
     multiply_rows<kDV, 1, kN>(dp, do_tile, warp_row, k_tile + kN * kD);
-    const bool edge = needs_mask(p.mask, segment.key_length, first, last, key, kN);
+    const KeyTile at = walk.at(i);
+    const bool edge = needs_mask(p.mask, at.length, first, last, at.key, kN);
 #pragma unroll
     for (int n = 0; n < kN / 8; ++n) {
 #pragma unroll
@@ -110,10 +109,10 @@ __global__ void __launch_bounds__(kThreads)
         const int column = 8 * n + 2 * t + e % 2, half = e / 2;
         const int position = first + warp_row + g + 8 * half;
         float x = s[0][n][e] * to_log2;
-        if (p.bias && position - key - column >= p.mask.bias_window) {
-          x += bias_tiles[stage_index][column] * kLog2E;
+        if (p.bias && position - at.key - column >= p.mask.bias_window) {
+          x += bias_tiles[i % 2][column] * kLog2E;
         }
-        if (edge && !visible(p.mask, position, key + column, segment.key_length)) x = -kInf;
+        if (edge && !visible(p.mask, position, at.key + column, at.length)) x = -kInf;
         s[0][n][e] = xpu::fast_exp2(x - lse[half]) * (dp[0][n][e] - delta[half]);
       }
     }

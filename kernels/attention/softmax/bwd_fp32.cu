@@ -11,6 +11,7 @@
 #include "kernels/attention/softmax/dispatch.h"
 #include "kernels/attention/softmax/fp32_tile.h"
 #include "kernels/attention/softmax/key_walk.h"
+#include "kernels/attention/softmax/query_walk.h"
 
 namespace lh::kernels::softmax {
 
@@ -32,8 +33,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
-  const KeyWalk walk = key_walk(p, segment, kv_head, first, last, kTile);
-  const int tiles = walk.range.count();
+  const auto walk = key_walk<kTile, true>(p, segment, kv_head, first, last);
+  const int tiles = walk.count();
 
   load_tile(q_tile, p.q + row_begin * p.q_stride + head * p.head_dim, p.q_stride, rows, p.head_dim);
   load_tile(do_tile, p.dout + row_begin * p.dout_stride + head * p.value_dim, p.dout_stride, rows,
@@ -48,14 +49,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 
   float dq[2][kC][4] = {};
-  for (int tile = walk.next(0); tile < tiles; tile = walk.next(tile + 1)) {
-    const int key = walk.range.at(tile) * kTile, keys = imin(kTile, segment.key_length - key);
-    const std::int64_t key_row = std::int64_t{segment.key_begin} + key;
+  for (int tile = 0; tile < tiles; ++tile) {
+    const KeyTile at = walk.at(tile);
+    const KeyRows<float> from = rows_of(p, kv_head, at);
+    const int keys = imin(kTile, at.length - at.key);
     xpu::sync_block();
-    load_tile(k_tile, p.k + key_row * p.k_stride + kv_head * p.head_dim, p.k_stride, keys,
-              p.head_dim);
-    load_tile(v_tile, p.v + key_row * p.v_stride + kv_head * p.value_dim, p.v_stride, keys,
-              p.value_dim);
+    load_tile(k_tile, from.k, from.k_stride, keys, p.head_dim);
+    load_tile(v_tile, from.v, from.v_stride, keys, p.value_dim);
     xpu::sync_block();
     float s[2][2], dp[2][2];
     dot(s, q_tile, k_tile, p.head_dim);
@@ -63,12 +63,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const int column = own_x() + 16 * j;
-      const float bias = p.bias && column < keys ? p.bias[(key_row + column) * p.kv_heads + kv_head]
-                                                 : 0.0f;
+      const float bias = p.bias && column < keys ? from.bias[std::int64_t{column} * p.kv_heads] : 0.0f;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const float x = score(p.mask, s[i][j], p.scale, bias, first + own_y() + 16 * i,
-                              key + column, segment.key_length);
+                              at.key + column, at.length);
         s[i][j] = exp2f(x - lse[i]) * (dp[i][j] - delta[i]);
       }
     }

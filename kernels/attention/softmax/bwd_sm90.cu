@@ -22,9 +22,10 @@
 //   (192, 144 KiB), at d = 64 128 in 4 (160 KiB), and 8 bytes of lse and delta a query.
 // Registers: 24 for the producer, 240 for the consumers (setmaxnreg); accumulators take at most
 //   192.
-// Bias: compiled only where there is one. dq: as forward, 2 KiB at most. dk and dv: bias and dbias of
-//   a thread's two keys in registers; dbias is summed over all heads of the group and their queries,
-//   then over the four lanes of a row. Closed tiles meet only queries within the bias window.
+// Bias: compiled only where there is one. dq: as forward, copies of open keys included, 2 KiB at most.
+//   dk and dv: bias and dbias of a thread's two keys in registers; dbias is summed over all heads of the
+//   group and their queries, then over the four lanes of a row. Tiles that are all closed meet only
+//   queries within the bias window.
 // Masks: tiles outside the mask are not visited; rows behind a segment that a box brings
 //   along are cleared and masked (keys), cleared and have lse = +inf (queries), or are not stored
 //   (own rows).
@@ -32,10 +33,11 @@
 // Determinism: bitwise; every sum has one owner and a fixed order.
 // Roofline, an unmeasured estimate: 14 d flops per visible pair. At the 650 of 989 TFLOP/s that the
 //   forward design reaches: 8 documents of 8192, 32 heads of 128: 15.4 TFLOP, 24 ms. Closed keys cost
-//   what open ones do, but for whole tiles of them.
+//   dk and dv what open ones do, but for whole tiles of them.
 #include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/checks.h"
 #include "kernels/attention/softmax/bias_sm90.cuh"
+#include "kernels/attention/softmax/key_walk.h"
 #include "kernels/attention/softmax/query_walk.h"
 #include "kernels/attention/softmax/tile_sm90.cuh"
 
@@ -52,7 +54,6 @@ struct DqConfig {
   using Own = Tile<kOwnRows, kD>;
   using Passing = Tile<kN, kD>;
   static constexpr std::size_t kSharedBytes = 2 * Own::kBytes + 2 * kStages * Passing::kBytes;
-  static_assert(kN <= kAttentionClosedRun);
 };
 
 template <class C, bool kBias>
@@ -61,7 +62,9 @@ __global__ void __launch_bounds__(kThreads, 1)
                                  const XPU_GRID_CONSTANT TensorMap q_map,
                                  const XPU_GRID_CONSTANT TensorMap dout_map,
                                  const XPU_GRID_CONSTANT TensorMap k_map,
-                                 const XPU_GRID_CONSTANT TensorMap v_map) {
+                                 const XPU_GRID_CONSTANT TensorMap v_map,
+                                 const XPU_GRID_CONSTANT TensorMap open_k_map,
+                                 const XPU_GRID_CONSTANT TensorMap open_v_map) {
   constexpr int kD = C::kD, kN = C::kN, kStages = C::kStages;
   using Own = typename C::Own;
   using Passing = typename C::Passing;
@@ -72,7 +75,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   XPU_SHARED(Mbarrier, k_empty, [kStages]);
   XPU_SHARED(Mbarrier, v_empty, [kStages]);
   XPU_SHARED(Mbarrier, bias_full, [kStages]);
-  XPU_SHARED(PassingKeys, passing, [kStages]);
   XPU_SHARED(float, biases, [kStages][kN]);
   bf16* const dout_tile = q_tile + Own::kSize;
   bf16* const stages = dout_tile + Own::kSize;
@@ -84,9 +86,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const int row_begin = segment.query_begin + work.first;
-  const softmax::KeyWalk walk = softmax::key_walk(p, segment, kv_head, first, last, kN);
-  const KeyTileRange& range = walk.range;
-  const int tiles = range.count();
+  using Walk = softmax::KeyWalk<kN, kBias>;
+  XPU_SHARED(Walk, shared_walk, [1]);  // the registers do not hold one with open keys
+  const Walk own_walk = softmax::key_walk<kN, kBias>(p, segment, kv_head, first, last);
+  const Walk& walk = kBias ? shared_walk[0] : own_walk;
+  const int tiles = own_walk.count();
 
   if (threadIdx.x == 0) {
     xpu::mbarrier_init(own_full, 1);
@@ -97,6 +101,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       xpu::mbarrier_init(&v_empty[s], kConsumers);
       if constexpr (kBias) xpu::mbarrier_init(&bias_full[s], 32);
     }
+    if constexpr (kBias) shared_walk[0] = own_walk;
     xpu::mbarrier_init_fence();
   }
   xpu::sync_block();
@@ -106,40 +111,27 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr int kLoaders = kBias ? 32 : 1;
     if (threadIdx.x >= kLoaders || tiles == 0) return;
     const bool leader = threadIdx.x == 0;
-    const auto next = [&](int tile) {
-      if constexpr (kBias) return next_tile(walk, tile);
-      return tile;
-    };
-    int tile = next(0);
-    if (kBias && tile == tiles) {
-      if (leader) {
-        passing[0] = {-1, false};
-        xpu::mbarrier_arrive(&k_full[0]);
-      }
-      return;
-    }
     if (leader) {
       xpu::mbarrier_arrive_expect(own_full, 2 * Own::kBytes);
       Own::load(q_tile, q_map, head * kD, row_begin, own_full);
       Own::load(dout_tile, dout_map, head * kD, row_begin, own_full);
     }
-    for (int i = 0, ahead; tile < tiles; ++i, tile = ahead) {
-      const int s = i % kStages, key = range.at(tile) * kN, row = segment.key_begin + key;
-      const int parity = (i / kStages - 1) & 1;
+    for (int i = 0; i < tiles; ++i) {
+      const softmax::KeyTile at = walk.at(i);
+      const int s = i % kStages, parity = (i / kStages - 1) & 1;
       bf16* k_tile = stages + 2 * s * Passing::kSize;
-      ahead = next(tile + 1);
       if (i >= kStages) xpu::mbarrier_wait(&k_empty[s], parity);
       if (leader) {
-        if constexpr (kBias) passing[s] = {key, ahead < tiles};
         xpu::mbarrier_arrive_expect(&k_full[s], Passing::kBytes);
-        Passing::load(k_tile, k_map, kv_head * kD, row, &k_full[s]);
+        Passing::load(k_tile, at.open ? open_k_map : k_map, kv_head * kD, at.row, &k_full[s]);
         if (i >= kStages) xpu::mbarrier_wait(&v_empty[s], parity);
         xpu::mbarrier_arrive_expect(&v_full[s], Passing::kBytes);
-        Passing::load(k_tile + Passing::kSize, v_map, kv_head * kD, row, &v_full[s]);
+        Passing::load(k_tile + Passing::kSize, at.open ? open_v_map : v_map, kv_head * kD, at.row,
+                      &v_full[s]);
       }
       if constexpr (kBias) {
-        pass_bias<kN>(biases[s], p.bias + std::int64_t{row} * p.kv_heads + kv_head, p.kv_heads,
-                      segment.key_length - key, &bias_full[s]);
+        pass_bias<kN>(biases[s], softmax::rows_of(p, kv_head, at).bias, p.kv_heads,
+                      at.length - at.key, &bias_full[s]);
       }
     }
     return;
@@ -160,29 +152,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 
   float dq[kD / 2] = {};
-  bool more = tiles > 0;
-  if (kBias && more) {
-    xpu::mbarrier_wait(&k_full[0], 0);
-    more = passing[0].key >= 0;
-  }
-  if (more) xpu::mbarrier_wait(own_full, 0);
-  for (int i = 0; more; ++i) {
+  if (tiles > 0) xpu::mbarrier_wait(own_full, 0);
+  for (int i = 0; i < tiles; ++i) {
+    const softmax::KeyTile at = walk.at(i);
     const int s = i % kStages, phase = i / kStages & 1;
     bf16* const k_tile = stages + 2 * s * Passing::kSize;
     bf16* const v_tile = k_tile + Passing::kSize;
     float ds[kN / 2], dp[kN / 2];  // ds: first s, then p
     xpu::mbarrier_wait(&k_full[s], phase);
-    int key;
-    if constexpr (kBias) {
-      key = passing[s].key;
-      more = passing[s].more;
-    } else {
-      key = range.at(i) * kN;
-      more = i + 1 < tiles;
-    }
-    if (segment.key_length - key < kN) {
+    if (at.length - at.key < kN) {
       xpu::mbarrier_wait(&v_full[s], phase);
-      clear_rows<Passing>({k_tile, v_tile}, segment.key_length - key);
+      clear_rows<Passing>({k_tile, v_tile}, at.length - at.key);
     }
     multiply_rows<Own, Passing>(ds, q_tile, 64 * consumer, k_tile);
     xpu::mbarrier_wait(&v_full[s], phase);
@@ -190,16 +170,17 @@ __global__ void __launch_bounds__(kThreads, 1)
     xpu::wgmma_wait<1>();
     if constexpr (kBias) {
       xpu::mbarrier_wait(&bias_full[s], phase);
-      add_bias<kN>(ds, to_log2, biases[s], bias_pairs(p.mask, first, last, key, key + kN),
-                   p.mask.bias_window, first + own_row, key);
+      add_bias<kN>(ds, to_log2, biases[s], bias_pairs(p.mask, first, last, at.key, at.key + kN),
+                   p.mask.bias_window, first + own_row, at.key);
     }
-    if (needs_mask(p.mask, segment.key_length, first, last, key, kN)) {
+    if (needs_mask(p.mask, at.length, first, last, at.key, kN)) {
 #pragma unroll
       for (int j = 0; j < kN / 8; ++j) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int position = first + own_row + e / 2 * 8, column = key + 8 * j + 2 * t + e % 2;
-          if (!visible(p.mask, position, column, segment.key_length)) ds[4 * j + e] = -kInf;
+          const int position = first + own_row + e / 2 * 8;
+          const int column = at.key + 8 * j + 2 * t + e % 2;
+          if (!visible(p.mask, position, column, at.length)) ds[4 * j + e] = -kInf;
         }
       }
     }
@@ -442,7 +423,8 @@ void launch_bwd(const AttentionBwdParams<bf16>& p, xpu::Stream stream) {
         tile_map<Query>(p.q, p.query_rows, p.heads, p.q_stride),
         tile_map<Query>(p.dout, p.query_rows, p.heads, p.dout_stride),
         tile_map<Key>(p.k, p.key_rows, p.kv_heads, p.k_stride),
-        tile_map<Key>(p.v, p.key_rows, p.kv_heads, p.v_stride));
+        tile_map<Key>(p.v, p.key_rows, p.kv_heads, p.v_stride), open_map<Key>(p.open.k, p),
+        open_map<Key>(p.open.v, p));
   }
   if (p.schedule.key_tile_count > 0) {
     using C = DkvConfig<kD>;
@@ -472,6 +454,7 @@ void attention_bwd_sm90(const AttentionBwdParams<xpu::bf16>& p, xpu::Stream stre
                      "rows, dbias with a bias only, got head dims " + std::to_string(p.head_dim) +
                      " and " + std::to_string(p.value_dim));
   }
+  checks::require_open_keys(p, "attention_bwd_sm90");
   checks::require_closed_runs(p, "attention_bwd_sm90");
   const AttentionSchedule& work = p.schedule;
   const auto built_for = [](int tiles, int rows, int wanted) {

@@ -6,16 +6,18 @@
 // Shared memory: q [kM][kD], then two stages of k [kN][kD], v [kN][kDV], bias [kN]. All tiles are
 //   swizzled (tile.cuh), so no ldmatrix has a bank conflict. cp.async fills the next stage while
 //   the present one is used: one barrier per key tile. The output leaves through the q tile.
-// Masks: key tiles outside the mask are not visited (mask.h), nor those that a bias closes
-//   (key_walk.h); only tiles on an edge of the mask run the masking code.
+// Masks: key tiles outside the mask are not visited (mask.h); only tiles on an edge of the mask run
+//   the masking code. Closed keys outside the bias window are not visited where there are copies of the
+//   open ones (key_walk.h).
 // Numerics: scores and sums fp32, in units of log 2 so that one fused multiply-add feeds ex2;
 //   p is rounded to bf16 for the second product, the row sum is not.
-// Determinism: bitwise; key tiles in ascending order.
+// Determinism: bitwise; key tiles in the order of the walk.
 // Roofline, an unmeasured estimate: 4 d flops per visible pair. 8 documents of 8192 tokens, 32
 //   heads of 128, causal: 4.4 TFLOP. mma.sync on H200 reaches at most about 60 % of the 989
 //   TFLOP/s of wgmma; at 350 TFLOP/s 12.6 ms. Bound by tensor cores and shared memory (32 rows a
-//   warp halve its reads); global traffic is 2 GB, 0.4 ms. A bias adds an operation per pair; closed
-//   keys cost what open ones do, but for whole tiles of them.
+//   warp halve its reads); global traffic is 2 GB, 0.4 ms. A bias adds an operation per pair. With 10 % of
+//   the keys open and a bias window of 128, the same call visits a tenth of 4096 keys and some 250 near
+//   ones per query tile: 17 % of the flops, 2.1 ms, after 0.1 ms of copying (open_keys.cu).
 #include "kernels/attention/softmax/dispatch.h"
 #include "kernels/attention/softmax/key_walk.h"
 #include "kernels/attention/softmax/tile.cuh"
@@ -51,34 +53,26 @@ __global__ void __launch_bounds__(kThreads)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const std::int64_t row_begin = std::int64_t{segment.query_begin} + work.first;
-  const KeyWalk walk = key_walk(p, segment, kv_head, first, last, kN);
-  const int tiles = walk.range.count();
-  const auto next = [&](int i) {
-    if constexpr (kBias) return walk.next(i);
-    return i;
-  };
+  const auto walk = key_walk<kN, kBias>(p, segment, kv_head, first, last);
+  const int tiles = walk.count();
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int warp_row = warp * 16 * kAtoms;
 
   const auto load_stage = [&](int i, int stage_index) {
-    const int key = walk.range.at(i) * kN, keys = imin(kN, segment.key_length - key);
-    const std::int64_t row = std::int64_t{segment.key_begin} + key;
+    const KeyTile at = walk.at(i);
+    const KeyRows<bf16> from = rows_of(p, kv_head, at);
+    const int keys = imin(kN, at.length - at.key);
     bf16* stage = stages + stage_index * Config::kStage;
-    load_tile<kN, kD>(stage, p.k + row * p.k_stride + kv_head * p.head_dim, p.k_stride, keys,
-                      p.head_dim);
-    load_tile<kN, kDV>(stage + kN * kD, p.v + row * p.v_stride + kv_head * p.value_dim, p.v_stride,
-                       keys, p.value_dim);
-    if constexpr (kBias) {
-      load_column<kN>(bias_tiles[stage_index], p.bias + row * p.kv_heads + kv_head, p.kv_heads, keys);
-    }
+    load_tile<kN, kD>(stage, from.k, from.k_stride, keys, p.head_dim);
+    load_tile<kN, kDV>(stage + kN * kD, from.v, from.v_stride, keys, p.value_dim);
+    if constexpr (kBias) load_column<kN>(bias_tiles[stage_index], from.bias, p.kv_heads, keys);
   };
 
-  int i = next(0), stage_index = 0;
-  if (i < tiles) {
+  if (tiles > 0) {
     load_tile<kM, kD>(q_tile, p.q + row_begin * p.q_stride + head * p.head_dim, p.q_stride, rows,
                       p.head_dim);
-    load_stage(i, 0);
+    load_stage(0, 0);
     xpu::copy_async_commit();
   }
 
@@ -92,22 +86,21 @@ __global__ void __launch_bounds__(kThreads)
     for (int half = 0; half < 2; ++half) maximum[m][half] = -kInf, sum[m][half] = 0.0f;
   }
 
-  for (int ahead; i < tiles; i = ahead, stage_index ^= 1) {
+  for (int i = 0; i < tiles; ++i) {
     // This stage has arrived for all threads, and all are done with the other one.
     xpu::copy_async_wait<0>();
     xpu::sync_block();
-    ahead = next(i + 1);
-    if (ahead < tiles) {
-      load_stage(ahead, stage_index ^ 1);
+    if (i + 1 < tiles) {
+      load_stage(i + 1, (i + 1) % 2);
       xpu::copy_async_commit();
     }
-    const int key = walk.range.at(i) * kN;
-    const bf16* k_tile = stages + stage_index * Config::kStage;
+    const KeyTile at = walk.at(i);
+    const bf16* k_tile = stages + i % 2 * Config::kStage;
     float s[kAtoms][kN / 8][4];
     multiply_rows<kD, kAtoms, kN>(s, q_tile, warp_row, k_tile);
 
     if constexpr (kBias) {
-      const float* bias = bias_tiles[stage_index];
+      const float* bias = bias_tiles[i % 2];
 #pragma unroll
       for (int n = 0; n < kN / 8; ++n) {
 #pragma unroll
@@ -118,7 +111,7 @@ __global__ void __launch_bounds__(kThreads)
           for (int m = 0; m < kAtoms; ++m) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-              const int distance = first + warp_row + 16 * m + g + 8 * half - key - j;
+              const int distance = first + warp_row + 16 * m + g + 8 * half - at.key - j;
               float& x = s[m][n][2 * half + c];
               x = x * to_log2 + (distance < p.mask.bias_window ? 0.0f : add);
             }
@@ -126,7 +119,7 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
     }
-    if (needs_mask(p.mask, segment.key_length, first, last, key, kN)) {
+    if (needs_mask(p.mask, at.length, first, last, at.key, kN)) {
 #pragma unroll
       for (int m = 0; m < kAtoms; ++m) {
 #pragma unroll
@@ -134,8 +127,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
             const int position = first + warp_row + 16 * m + g + e / 2 * 8;
-            const int j = key + 8 * n + 2 * t + e % 2;
-            if (!visible(p.mask, position, j, segment.key_length)) s[m][n][e] = -kInf;
+            const int j = at.key + 8 * n + 2 * t + e % 2;
+            if (!visible(p.mask, position, j, at.length)) s[m][n][e] = -kInf;
           }
         }
       }

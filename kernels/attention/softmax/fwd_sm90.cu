@@ -11,19 +11,22 @@
 //   read along its rows (transposed operand), so nothing is written back to shared memory.
 // Shared memory: q, then stages of k and v, in swizzled sub-tiles (tile_sm90.cuh): 160 KiB at d =
 //   128 (2 stages), 168 KiB at d = 96 (3), 144 KiB at d = 64 (4).
-// Bias: the producer, a warp then, passes the bias of each tile and leaves out closed tiles
-//   (bias_sm90.cuh); up to 2.6 KiB more of shared memory. Without a bias nothing of this is compiled.
-// Masks: key tiles outside the mask are not visited (mask.h); rows of other documents that a box
-//   brings along are masked (scores), cleared (values) or not stored.
-// Numerics: as fwd_bf16.cu. Determinism: bitwise; key tiles in ascending order.
+// Bias: the producer, a warp then, passes the bias of each tile (bias_sm90.cuh); up to 2.6 KiB more of
+//   shared memory. Open keys outside the bias window come from copies without the closed ones between
+//   them (key_walk.h): the copy engine cannot gather. Without a bias nothing of this is compiled.
+// Masks: key tiles outside the mask are not visited (mask.h); rows of other documents or queries that a
+//   box brings along are masked (scores), cleared (values) or not stored.
+// Numerics: as fwd_bf16.cu. Determinism: bitwise; key tiles in the order of the walk.
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg).
 // Roofline, an unmeasured estimate: 4 d flops per visible pair; the published kernel of this design
 //   reaches about 650 of 989 TFLOP/s at d 128, causal, 16k: 8 documents of 8192, 32 heads: 4.4
-//   TFLOP, 6.8 ms. A bias adds an operation per pair to the softmax; closed keys cost what open ones
-//   do, but for whole tiles of them.
+//   TFLOP, 6.8 ms. A bias adds an operation per pair to the softmax. With 10 % of the keys open and a
+//   bias window of 128, a query tile visits a tenth of 4096 keys, half a tile more and 256 near keys: 18 %
+//   of the flops, 1.2 ms, after 0.1 ms of copying (open_keys.cu).
 #include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/checks.h"
 #include "kernels/attention/softmax/bias_sm90.cuh"
+#include "kernels/attention/softmax/key_walk.h"
 #include "kernels/attention/softmax/tile_sm90.cuh"
 
 namespace lh::kernels {
@@ -32,7 +35,6 @@ namespace softmax_sm90 {
 
 static_assert(kOwnRows == kAttentionFwdSm90Tile);
 constexpr int kN = 128;   // keys of a tile
-static_assert(kN <= kAttentionClosedRun);
 constexpr int kTurn = 1;  // named barriers 1 and 2: the turn of each consumer
 
 template <int kD_>
@@ -49,7 +51,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     attention_fwd_sm90_kernel(const AttentionFwdParams<bf16> p,
                               const XPU_GRID_CONSTANT TensorMap q_map,
                               const XPU_GRID_CONSTANT TensorMap k_map,
-                              const XPU_GRID_CONSTANT TensorMap v_map) {
+                              const XPU_GRID_CONSTANT TensorMap v_map,
+                              const XPU_GRID_CONSTANT TensorMap open_k_map,
+                              const XPU_GRID_CONSTANT TensorMap open_v_map) {
   constexpr int kD = C::kD, kStages = C::kStages;
   using Query = typename C::Query;
   using Key = typename C::Key;
@@ -63,7 +67,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   // but when the keys of the tile after it are done with, all threads have taken another turn.
   constexpr int kBiases = kStages + 1;
   XPU_SHARED(Mbarrier, bias_full, [kBiases]);
-  XPU_SHARED(PassingKeys, passing, [kBiases]);
   XPU_SHARED(float, biases, [kBiases][kN]);
   bf16* const stages = q_tile + Query::kSize;
 
@@ -74,9 +77,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (rows <= 0) return;  // an empty work item
   const int first = segment.query_offset + work.first, last = first + rows - 1;  // positions
   const int row_begin = segment.query_begin + work.first;
-  const softmax::KeyWalk walk = softmax::key_walk(p, segment, kv_head, first, last, kN);
-  const KeyTileRange& range = walk.range;
-  const int tiles = range.count();
+  const auto walk = softmax::key_walk<kN, kBias>(p, segment, kv_head, first, last);
+  const int tiles = walk.count();
 
   if (threadIdx.x == 0) {
     xpu::mbarrier_init(q_full, 1);
@@ -98,41 +100,28 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr int kLoaders = kBias ? 32 : 1;
     if (threadIdx.x >= kLoaders || tiles == 0) return;
     const bool leader = threadIdx.x == 0;
-    const auto next = [&](int tile) {
-      if constexpr (kBias) return next_tile(walk, tile);
-      return tile;
-    };
-    int tile = next(0);
-    if (kBias && tile == tiles) {
-      if (leader) {
-        passing[0] = {-1, false};
-        xpu::mbarrier_arrive(&k_full[0]);
-      }
-      return;
-    }
     if (leader) {
       xpu::mbarrier_arrive_expect(q_full, Query::kBytes);
       Query::load(q_tile, q_map, head * kD, row_begin, q_full);
     }
-    for (int i = 0, ahead; tile < tiles; ++i, tile = ahead) {
-      const int s = i % kStages, key = range.at(tile) * kN, row = segment.key_begin + key;
-      const int parity = (i / kStages - 1) & 1;
+    for (int i = 0; i < tiles; ++i) {
+      const softmax::KeyTile at = walk.at(i);
+      const int s = i % kStages, parity = (i / kStages - 1) & 1;
       bf16* k_tile = stages + 2 * s * Key::kSize;
-      ahead = next(tile + 1);
       if (i >= kStages) xpu::mbarrier_wait(&k_empty[s], parity);
       if (leader) {
-        if constexpr (kBias) passing[i % kBiases] = {key, ahead < tiles};
         xpu::mbarrier_arrive_expect(&k_full[s], Key::kBytes);
-        Key::load(k_tile, k_map, kv_head * kD, row, &k_full[s]);
+        Key::load(k_tile, at.open ? open_k_map : k_map, kv_head * kD, at.row, &k_full[s]);
       }
       if constexpr (kBias) {
-        pass_bias<kN>(biases[i % kBiases], p.bias + std::int64_t{row} * p.kv_heads + kv_head,
-                      p.kv_heads, segment.key_length - key, &bias_full[i % kBiases]);
+        pass_bias<kN>(biases[i % kBiases], softmax::rows_of(p, kv_head, at).bias, p.kv_heads,
+                      at.length - at.key, &bias_full[i % kBiases]);
       }
       if (leader) {
         if (i >= kStages) xpu::mbarrier_wait(&v_empty[s], parity);
         xpu::mbarrier_arrive_expect(&v_full[s], Key::kBytes);
-        Key::load(k_tile + Key::kSize, v_map, kv_head * kD, row, &v_full[s]);
+        Key::load(k_tile + Key::kSize, at.open ? open_v_map : v_map, kv_head * kD, at.row,
+                  &v_full[s]);
       }
     }
     return;
@@ -150,30 +139,28 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto k_tile = [&](int i) { return stages + 2 * (i % kStages) * Key::kSize; };
   const auto v_tile = [&](int i) { return k_tile(i) + Key::kSize; };
   const auto phase = [](int i) { return i / kStages & 1; };
-  const auto key_of = [&](int i) {
-    if constexpr (kBias) return passing[i % kBiases].key;
-    return range.at(i) * kN;
-  };
-  const auto more_after = [&](int i) {
-    if constexpr (kBias) return passing[i % kBiases].more;
-    return i + 1 < tiles;
+  // How many rows of the i-th tile are keys of the segment, at most kN of them.
+  const auto keys_of = [&](int i) {
+    const softmax::KeyTile at = walk.at(i);
+    return at.length - at.key;
   };
   // Turns the scores of the i-th key tile into weights; rows of out are to be multiplied by correction.
   const auto soften = [&](int i, float(&correction)[2]) {
-    const int key = key_of(i);
+    const softmax::KeyTile at = walk.at(i);
     if constexpr (kBias) {
       xpu::mbarrier_wait(&bias_full[i % kBiases], i / kBiases & 1);
       add_bias<kN>(score, to_log2, biases[i % kBiases],
-                   bias_pairs(p.mask, first, last, key, key + kN), p.mask.bias_window,
-                   first + own_row, key);
+                   bias_pairs(p.mask, first, last, at.key, at.key + kN), p.mask.bias_window,
+                   first + own_row, at.key);
     }
-    if (needs_mask(p.mask, segment.key_length, first, last, key, kN)) {
+    if (needs_mask(p.mask, at.length, first, last, at.key, kN)) {
 #pragma unroll
       for (int j = 0; j < kN / 8; ++j) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int position = first + own_row + e / 2 * 8, column = key + 8 * j + 2 * t + e % 2;
-          if (!visible(p.mask, position, column, segment.key_length)) score[4 * j + e] = -kInf;
+          const int position = first + own_row + e / 2 * 8;
+          const int column = at.key + 8 * j + 2 * t + e % 2;
+          if (!visible(p.mask, position, column, at.length)) score[4 * j + e] = -kInf;
         }
       }
     }
@@ -204,31 +191,33 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   };
 
-  bool any = tiles > 0;
-  if (any) {
-    xpu::mbarrier_wait(&k_full[0], 0);
-    any = key_of(0) >= 0;
-  }
-  if (any) {
+  if (tiles > 0) {
     float correction[2];
+    xpu::mbarrier_wait(&k_full[0], 0);
     xpu::mbarrier_wait(q_full, 0);
     multiply_rows<Query, Key>(score, q_tile, 64 * consumer, k_tile(0));
     // The first consumer begins; each then waits for its turn and passes it on.
-    if (consumer == 1 && more_after(0)) xpu::named_arrive(kTurn, 256);
+    if (consumer == 1 && tiles > 1) xpu::named_arrive(kTurn, 256);
     xpu::wgmma_wait<0>();
     if (thread == 0) xpu::mbarrier_arrive(&k_empty[0]);
     soften(0, correction);
     pack_weights<kN>(weights, score);
     int i = 1;
-    for (; more_after(i - 1); ++i) {
+    for (; i < tiles; ++i) {
       const int s = i % kStages, before = (i - 1) % kStages;
+      if constexpr (kBias) {
+        if (i == walk.open_tiles() && keys_of(i - 1) < kN) {  // the last of the copies is cut
+          xpu::mbarrier_wait(&v_full[before], phase(i - 1));
+          clear_rows<Key>({v_tile(i - 1)}, keys_of(i - 1));
+        }
+      }
       xpu::mbarrier_wait(&k_full[s], phase(i));
       xpu::named_sync(kTurn + consumer, 256);
       multiply_rows<Query, Key>(score, q_tile, 64 * consumer, k_tile(i));
       xpu::mbarrier_wait(&v_full[before], phase(i - 1));
       multiply_weights<Key>(out, weights, v_tile(i - 1));
       // The last round of the second consumer has nobody to pass the turn to.
-      if (consumer == 0 || more_after(i)) xpu::named_arrive(kTurn + 1 - consumer, 256);
+      if (consumer == 0 || i + 1 < tiles) xpu::named_arrive(kTurn + 1 - consumer, 256);
       xpu::wgmma_wait<1>();
       if (thread == 0) xpu::mbarrier_arrive(&k_empty[s]);
       soften(i, correction);
@@ -240,8 +229,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     --i;
     xpu::mbarrier_wait(&v_full[i % kStages], phase(i));
-    const int keys = segment.key_length - key_of(i);  // only the last tile is cut
-    if (keys < kN) clear_rows<Key>({v_tile(i)}, keys);
+    if (keys_of(i) < kN) clear_rows<Key>({v_tile(i)}, keys_of(i));
     multiply_weights<Key>(out, weights, v_tile(i));
     xpu::wgmma_wait<0>();
   }
@@ -273,7 +261,8 @@ void launch_fwd(const AttentionFwdParams<bf16>& p, xpu::Stream stream) {
         {blocks, kThreads, C::kSharedBytes, stream}, p,
         tile_map<typename C::Query>(p.q, p.query_rows, p.heads, p.q_stride),
         tile_map<typename C::Key>(p.k, p.key_rows, p.kv_heads, p.k_stride),
-        tile_map<typename C::Key>(p.v, p.key_rows, p.kv_heads, p.v_stride));
+        tile_map<typename C::Key>(p.v, p.key_rows, p.kv_heads, p.v_stride),
+        open_map<typename C::Key>(p.open.k, p), open_map<typename C::Key>(p.open.v, p));
   };
   if (p.bias) {
     run.template operator()<true>();
@@ -296,7 +285,7 @@ void attention_fwd_sm90(const AttentionFwdParams<xpu::bf16>& p, xpu::Stream stre
                      "rows, no partial result, got head dims " + std::to_string(p.head_dim) +
                      " and " + std::to_string(p.value_dim));
   }
-  checks::require_closed_runs(p, "attention_fwd_sm90");
+  checks::require_open_keys(p, "attention_fwd_sm90");
   if (p.schedule.query_tile_count == 0) return;
   if (p.schedule.query_tile_rows != kAttentionFwdSm90Tile) {
     throw xpu::Error("attention_fwd_sm90: the schedule has tiles of 128 rows, got " +

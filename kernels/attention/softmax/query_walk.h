@@ -1,8 +1,16 @@
 // The queries that a tile of keys meets in the backward passes over keys.
 #pragma once
+#include "kernels/attention/closed_runs.h"
 #include "kernels/attention/mask.h"
 
 namespace lh::kernels::softmax {
+
+/// All keys of the tile are closed.
+template <class Params>
+XPU_HD bool closed(const Params& p, int kv_head, const AttentionKeyTile& tile) {
+  return p.closed_runs &&
+         p.closed_runs[std::int64_t{kv_head} * p.key_rows + tile.first] >= tile.count;
+}
 
 /// Walks the query tiles that see a key tile: segments, in each the heads of the group, in each the
 /// tiles. A key tile that is closed meets only the queries whose bias window reaches it.

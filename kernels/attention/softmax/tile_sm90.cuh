@@ -67,6 +67,13 @@ TensorMap tile_map(const bf16* base, int rows, int heads, std::int64_t stride) {
                               T::kColumns);
 }
 
+/// The same of the copies of open keys or of their values, if there are any.
+template <class T, class Params>
+TensorMap open_map(const bf16* base, const Params& p) {
+  if (!p.open.before) return {};
+  return tile_map<T>(base, p.key_rows, p.kv_heads, static_cast<std::int64_t>(p.kv_heads) * T::kD);
+}
+
 /// acc = rows [row, row + 64) of a times b^T: one group of asynchronous products, to be waited for.
 template <class A, class B>
 __device__ inline void multiply_rows(float (&acc)[B::kRows / 2], const bf16* a, int row,

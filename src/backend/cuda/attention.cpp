@@ -12,6 +12,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/closed_runs.h"
+#include "kernels/attention/open_keys.h"
 
 namespace lh::cuda {
 namespace {
@@ -30,17 +31,54 @@ bool& cudnn_choice() {
   return chosen;
 }
 
-/// Finds the keys that the bias closes, so that the kernels leave out whole tiles of them; the memory
-/// of p.closed_runs, to be kept until they are launched.
+/// The plan says that keys are closed, so that it pays to look for them.
+bool closes_keys(const AttentionPlan& plan, const Tensor& bias) {
+  return bias.defined() && plan.mask.bias_closes && bias.numel() > 0;
+}
+
+/// Memory for copies of the open keys. Like all of this file it is taken before the call, where a plan
+/// counts it.
+template <typename T, typename Params>
+Tensor open_keys_memory(const Params& p, const AttentionPlan& plan, const Tensor& bias) {
+  // A mask with a window would need the positions of the copies.
+  if (!closes_keys(plan, bias) || plan.mask.window > 0) return {};
+  return workspace(kernels::attention_open_keys_bytes<kernel_t<T>>(p.key_rows, p.kv_heads,
+                                                                   p.head_dim, p.value_dim),
+                   bias.device());
+}
+
+/// Copies the open keys for the passes over queries, if there is memory for them.
+template <typename T, typename Params>
+void copy_open_keys(Params& p, const Tensor& memory, gpu::Stream stream) {
+  if (!memory.defined()) return;
+  kernels::AttentionOpenKeysParams<kernel_t<T>> from;
+  from.k = p.k;
+  from.v = p.v;
+  from.bias = p.bias;
+  from.k_stride = p.k_stride;
+  from.v_stride = p.v_stride;
+  from.key_rows = p.key_rows;
+  from.kv_heads = p.kv_heads;
+  from.head_dim = p.head_dim;
+  from.value_dim = p.value_dim;
+  from.workspace = memory.raw();
+  p.open = kernels::attention_open_keys(from, stream);
+}
+
+/// Memory for runs of closed keys.
 template <typename Params>
-Tensor find_closed_runs(Params& p, Device device, gpu::Stream stream) {
-  if (p.bias == nullptr || p.key_rows == 0) return {};
-  const Tensor memory =
-      workspace(kernels::attention_closed_runs_bytes(p.key_rows, p.kv_heads), device);
+Tensor closed_runs_memory(const Params& p, const AttentionPlan& plan, const Tensor& bias) {
+  if (!closes_keys(plan, bias)) return {};
+  return workspace(kernels::attention_closed_runs_bytes(p.key_rows, p.kv_heads), bias.device());
+}
+
+/// Finds runs of closed keys, so that the pass over keys leaves out whole tiles of them.
+template <typename Params>
+void find_closed_runs(Params& p, const Tensor& memory, gpu::Stream stream) {
+  if (!memory.defined()) return;
   auto* runs = reinterpret_cast<uint8_t*>(memory.raw());
   kernels::attention_closed_runs({p.bias, runs, p.key_rows, p.kv_heads}, stream);
   p.closed_runs = runs;
-  return memory;
 }
 
 }  // namespace
@@ -79,8 +117,9 @@ void attention_forward(const Tensor& q, const Tensor& k, const Tensor& v,
     set_operands<T>(p, q, k, v, plan, out, lse, "attention");
     set_rows(p, q, k, "attention");
     p.bias = pointer<float>(bias);
+    const Tensor open_keys = open_keys_memory<T>(p, plan, bias);
     call("attention", {&q, &k, &v, &out, &lse, &bias}, [&](gpu::Stream stream) {
-      const Tensor closed_runs = find_closed_runs(p, q.device(), stream);
+      copy_open_keys<T>(p, open_keys, stream);
       if constexpr (std::is_same_v<T, bf16>) {
         if (gpu::capability(q.device()) == 90 && kernels::attention_fwd_sm90_supported(p)) {
           p.schedule = schedule_of(plan, kernels::kAttentionFwdSm90Tile, 0, q.device()).view;
@@ -125,11 +164,14 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
         workspace(kernels::attention_bwd_workspace(p.query_rows, p.heads) * sizeof(float),
                   q.device());
     p.stats = reinterpret_cast<float*>(stats.raw());
+    const Tensor open_keys = open_keys_memory<T>(p, plan, bias);
+    const Tensor closed_runs = closed_runs_memory(p, plan, bias);
     const std::initializer_list<const Tensor*> operands = {&q,   &k,  &v,  &out, &lse,
                                                            &d_out, &dq, &dk, &dv,  &bias};
     call("attention_backward", operands, [&](gpu::Stream stream) {
       kernels::attention_bwd_prepare(p, stream);
-      const Tensor closed_runs = find_closed_runs(p, q.device(), stream);
+      copy_open_keys<T>(p, open_keys, stream);
+      find_closed_runs(p, closed_runs, stream);
       if constexpr (std::is_same_v<T, bf16>) {
         if (gpu::capability(q.device()) == 90 && kernels::attention_bwd_sm90_supported(p)) {
           p.schedule = schedule_of(plan, kernels::kAttentionBwdSm90QueryTile,

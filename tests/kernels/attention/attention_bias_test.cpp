@@ -1,5 +1,4 @@
-// The portable passes with a bias per key: the dense formula in fp64, and the same bits whether
-// closed key tiles are visited or left out.
+// The portable passes with a bias per key: the dense formula in fp64, and closed keys that are left out.
 #include "kernels/attention/bias_cases.h"
 
 using namespace lh;
@@ -62,16 +61,23 @@ TEST_CASE("attention with a bias per key equals the dense formula, fp32") {
                           [](auto& run) { run.backward(); });
 }
 
+TEST_CASE("attention does not read closed keys beyond the window of the bias") {
+  check_closed_keys_are_not_read<bf16>(64, kAbsolute, [](auto& run) { run.forward(); },
+                                       [](auto& run) { run.backward(); });
+  check_closed_keys_are_not_read<float>(32, kAbsolute, [](auto& run) { run.forward(); },
+                                        [](auto& run) { run.backward(); });
+}
+
 TEST_CASE("attention refuses closed runs that it cannot read") {
-  kernels::AttentionFwdParams<bf16> p;
+  kernels::AttentionBwdParams<bf16> p;
   p.heads = p.kv_heads = 1;
   p.head_dim = p.value_dim = 64;
   const std::uint8_t run = 0;
   const float bias = 0;
   p.closed_runs = &run;
-  CHECK_THROWS_AS(kernels::attention_fwd(p, nullptr), xpu::Error);  // of which bias?
+  CHECK_THROWS_AS(kernels::attention_bwd(p, nullptr), xpu::Error);  // of which bias?
   p.bias = &bias;
-  CHECK_THROWS_AS(kernels::attention_fwd(p, nullptr), xpu::Error);  // of how many keys?
+  CHECK_THROWS_AS(kernels::attention_bwd(p, nullptr), xpu::Error);  // of how many keys?
   p.key_rows = 1;
-  CHECK_NOTHROW(kernels::attention_fwd(p, nullptr));
+  CHECK_NOTHROW(kernels::attention_bwd(p, nullptr));
 }

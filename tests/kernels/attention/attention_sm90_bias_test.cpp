@@ -1,5 +1,4 @@
-// The Hopper passes with a bias per key: the dense formula in fp64, and the same bits whether closed
-// key tiles are visited or left out.
+// The Hopper passes with a bias per key: the dense formula in fp64, and closed keys that are left out.
 #include "kernels/attention/bias_cases.h"
 
 using namespace lh;
@@ -30,4 +29,14 @@ TEST_CASE("attention for Hopper with a bias per key equals the dense formula, he
 
 TEST_CASE("attention for Hopper with a bias per key equals the dense formula, heads of 128") {
   check_head_dim(128);
+}
+
+TEST_CASE("attention for Hopper does not read closed keys beyond the window of the bias") {
+#ifdef __CUDACC__
+  if (!has_sm90()) return;
+#endif
+  for (const int head_dim : {64, 128}) {
+    check_closed_keys_are_not_read<bf16>(head_dim, kAbsolute, [](auto& run) { run.forward_sm90(); },
+                                         [](auto& run) { run.backward_sm90(); });
+  }
 }

@@ -3,6 +3,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_sm90.h"
 #include "kernels/attention/closed_runs.h"
+#include "kernels/attention/open_keys.h"
 #include "kernels/attention/reference.h"
 #include "kernels/attention/schedule.h"
 
@@ -72,6 +73,8 @@ class AttentionRun {
         partial(c.nq, c.heads * c.value_dim),
         bias(random_values<float>(std::size_t(c.nk) * c.kv_heads, seed + 4)),
         runs(std::size_t(c.nk) * c.kv_heads),
+        open_memory(kernels::attention_open_keys_bytes<T>(c.nk, c.kv_heads, c.head_dim,
+                                                          c.value_dim)),
         dlse(random_values<float>(std::size_t(c.nq) * c.heads, seed + 5)),
         lse(std::size_t(c.nq) * c.heads),
         dbias(std::size_t(c.nk) * c.kv_heads),
@@ -98,12 +101,33 @@ class AttentionRun {
     return in;
   }
 
-  /// Another bias; leave_out: key tiles that it closes are not visited.
+  /// Another bias; leave_out: the keys that it closes are, as far as the passes can.
   void set_bias(const std::vector<float>& values, bool leave_out) {
     xpu::copy_in(bias.get(), values.data(), values.size() * sizeof(float));
     leave_out_ = leave_out;
+    open_ = {};
     if (!leave_out) return;
     kernels::attention_closed_runs({bias.get(), runs.get(), case_.nk, case_.kv_heads}, nullptr);
+    if (case_.mask.window > 0) return;
+    open_ = kernels::attention_open_keys<T>(
+        {k.get(), v.get(), bias.get(), k.stride, v.stride, case_.nk, case_.kv_heads, case_.head_dim,
+         case_.value_dim, open_memory.get()}, nullptr);
+  }
+
+  /// Makes k and v of the closed keys before row `end` NaN.
+  void poison_closed(const std::vector<float>& values, int end) {
+    const auto poison = [&](Rows<T>& rows) {
+      std::vector<T> all = rows.buffer.host();
+      const int d = rows.width / case_.kv_heads;
+      for (int i = 0; i < end * case_.kv_heads; ++i) {
+        if (values[std::size_t(i)] != -HUGE_VALF) continue;
+        std::fill_n(all.begin() + i / case_.kv_heads * rows.stride + i % case_.kv_heads * d, d,
+                    xpu::from_float<T>(std::nanf("")));
+      }
+      xpu::copy_in(rows.get(), all.data(), all.size() * sizeof(T));
+    };
+    poison(k);
+    poison(v);
   }
 
   /// What backward passes take from now on, in place of what attention_bwd_prepare makes.
@@ -201,7 +225,8 @@ class AttentionRun {
     p.k = k.get();
     p.v = v.get();
     p.bias = with_bias_ ? bias.get() : nullptr;
-    p.closed_runs = leave_out_ ? runs.get() : nullptr;
+    p.open = open_;
+    if constexpr (requires { p.closed_runs; }) p.closed_runs = leave_out_ ? runs.get() : nullptr;
     p.query_rows = case_.nq;
     p.key_rows = case_.nk;
     p.q_stride = q.stride;
@@ -221,11 +246,12 @@ class AttentionRun {
   Rows<T> q, k, v, dout, out, dq, dk, dv;
   Rows<float> partial;
   Buffer<float> bias;
-  Buffer<std::uint8_t> runs;
+  Buffer<std::uint8_t> runs, open_memory;
   Buffer<float> dlse, lse, dbias, stats;
 
  private:
   Buffer<kernels::AttentionSegment> segments_;
+  kernels::AttentionOpenKeys<T> open_;
   bool with_bias_, with_dlse_, leave_out_ = false, stats_given_ = false;
 };
 
