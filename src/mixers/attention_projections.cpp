@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/attention_definition.h"
 #include "ops/elementwise.h"
 #include "ops/reshape.h"
 #include "ops/rope.h"
@@ -26,6 +27,7 @@ AttentionProjections::AttentionProjections(const MixerContext& context, bool que
       o_(context.store, context.prefix + ".o_proj", heads_ * head_dim_, context.model.hidden_size,
          context.model.output_bias,
          context.model.init_std / std::sqrt(2.0 * static_cast<double>(context.model.num_layers))) {
+  definitions_chosen();  // what is wrong with LH_NO_FUSED is said before anything is written
   if (context.model.qk_norm) {
     if (queries)
       q_norm_.emplace(context.store, context.prefix + ".q_norm", head_dim_,
@@ -78,6 +80,10 @@ double attention_flops(const SequenceLayout& layout, const AttentionMask& mask, 
     }
   }
   return 4 * pairs * static_cast<double>(heads * head_dim);
+}
+
+bool AttentionProjections::is_recordable() const {
+  return (rope_ == nullptr || !rope_->depends_on_length()) && !definitions_chosen();
 }
 
 }  // namespace lh

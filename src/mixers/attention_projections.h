@@ -24,8 +24,9 @@ class AttentionProjections {
   /// Heads' outputs [N, H, d] to [N, D]; x is the mixer's input, which the gate reads.
   Variable output(const Variable& heads, const Variable& x) const;
 
-  /// As TokenMixer::is_recordable(): no table that depends on the longest document.
-  bool is_recordable() const { return rope_ == nullptr || !rope_->depends_on_length(); }
+  /// As TokenMixer::is_recordable(): no table that depends on the longest document, and no definition, which is
+  /// computed on the host.
+  bool is_recordable() const;
 
   int64_t heads() const { return heads_; }
   int64_t kv_heads() const { return kv_heads_; }

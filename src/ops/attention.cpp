@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include "ops/attention_definition.h"
+
 namespace lh {
 
 Variable attention(const Variable& q, const Variable& k, const Variable& v,
@@ -11,6 +13,8 @@ Variable attention(const Variable& q, const Variable& k, const Variable& v,
       k.size(1) == 0 || q.size(1) % k.size(1) != 0)
     fail<ShapeError>("[attention] q {}, k {}, v {}: head_dim, kv heads or rows do not fit",
                      q.value().str(), k.value().str(), v.value().str());
+  if (definitions_chosen() && !q.device().is_meta())
+    return attention_definition(q, k, v, *plan, bias);
   const DType statistics = q.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
   Tensor out = Tensor::empty({q.size(0), q.size(1), v.size(2)}, q.dtype(), q.device());
   Tensor lse = Tensor::empty({q.size(0), q.size(1)}, statistics, q.device());

@@ -1,6 +1,7 @@
 #include "ops/parallax_attention.h"
 
 #include "backend/operands.h"
+#include "ops/attention_definition.h"
 
 namespace lh {
 namespace {
@@ -20,6 +21,7 @@ ParallaxAttention parallax_attention(const Variable& q, const Variable& r, const
                                      std::shared_ptr<const AttentionPlan> plan) {
   const ParallaxInputs inputs{q.value(), r.value(), k.value(), v.value()};
   check_rank_of_all(inputs);
+  if (definitions_chosen() && !q.device().is_meta()) return parallax_definition(q, r, k, v, *plan);
   const Shape out{q.size(0), q.size(1), v.size(2)}, rows{q.size(0), q.size(1)};
   const DType sums = sum_dtype(q.dtype());
   const Device device = q.device();

@@ -1,9 +1,6 @@
 // Training by several processes as a user starts it: every split trains the same, and a run goes on with another
 // number of processes.
-#include <nlohmann/json.hpp>
-
 #include <cmath>
-#include <sstream>
 
 #include "workspace.h"
 
@@ -11,18 +8,6 @@ namespace {
 
 using namespace lh;
 using namespace lh::test;
-
-/// Loss and gradient norm per step, and the last evaluation's loss.
-std::vector<double> curve(const Workspace& w, const std::string& name) {
-  std::vector<double> values;
-  std::istringstream lines(read_file(w.root / name / "metrics.jsonl"));
-  for (std::string line; std::getline(lines, line);) {
-    const auto record = nlohmann::json::parse(line);
-    values.push_back(record.at("loss"));
-    if (record.contains("grad_norm")) values.push_back(record.at("grad_norm"));
-  }
-  return values;
-}
 
 void check_same(const std::vector<double>& got, const std::vector<double>& want) {
   REQUIRE(got.size() == want.size());

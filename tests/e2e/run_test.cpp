@@ -149,6 +149,36 @@ TEST_CASE("a task is shown and a run on symbols prints numbers") {
   CHECK(words.output.find("expected whole numbers from 0 to 101") != std::string::npos);
 }
 
+TEST_CASE("attention by its definitions trains as the kernels do") {
+  const Workspace w;
+  int runs = 0;
+  const auto train = [&](const std::string& kind) {
+    const std::string name = fmt::format("run{}", runs++);
+    const Outcome o = w.run(w.train(name, {"--set", "schedule.steps=6", "--set", "eval.every_steps=3", "--set",
+                                           "model.mixers.full={kind: " + kind + "}"}));
+    INFO(o.output);
+    REQUIRE(o.code == 0);
+    return curve(w, name);
+  };
+  for (const char* kind : {"softmax", "parallax", "sp_kv, window: 16"}) {
+    const auto fused = train(kind);
+    setenv("LH_NO_FUSED", "1", 1);
+    const auto defined = train(kind);
+    unsetenv("LH_NO_FUSED");
+    REQUIRE(fused.size() > 6);
+    REQUIRE(defined.size() == fused.size());
+    CHECK(fused != defined);  // other bits
+    for (size_t i = 0; i < fused.size(); ++i)
+      CHECK(defined[i] == doctest::Approx(fused[i]).epsilon(1e-4));
+  }
+  setenv("LH_NO_FUSED", "yes", 1);
+  const Outcome wrong = w.run(w.train("wrong"));
+  unsetenv("LH_NO_FUSED");
+  CHECK(wrong.code == 2);
+  CHECK(wrong.output.find("LH_NO_FUSED: expected 0 or 1, got 'yes'") != std::string::npos);
+  CHECK(!fs::exists(w.root / "wrong"));
+}
+
 TEST_CASE("accumulation does not change the loss beyond rounding") {
   const Workspace w;
   REQUIRE(w.run(w.train("one", {"--set", "precision.micro_batch_tokens=1024"})).code == 0);

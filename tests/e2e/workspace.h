@@ -7,9 +7,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -104,5 +107,17 @@ class Workspace {
 
   fs::path root;
 };
+
+/// Loss and gradient norm per step, and the last evaluation's loss.
+inline std::vector<double> curve(const Workspace& w, const std::string& name) {
+  std::vector<double> values;
+  std::istringstream lines(read_file(w.root / name / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto record = nlohmann::json::parse(line);
+    values.push_back(record.at("loss"));
+    if (record.contains("grad_norm")) values.push_back(record.at("grad_norm"));
+  }
+  return values;
+}
 
 }  // namespace lh::test

@@ -1,0 +1,11 @@
+// Softmax of whole rows, for definitions: attention proper never stores a row (ops/attention.h).
+#pragma once
+
+#include "autograd/variable.h"
+
+namespace lh {
+
+/// exp(x_ij) / sum_j exp(x_ij) of x [m, n] f64 on the host. An element of -inf gives 0, and a row of them zeros.
+Variable softmax(const Variable& x);
+
+}  // namespace lh
