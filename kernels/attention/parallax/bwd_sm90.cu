@@ -43,7 +43,7 @@ static_assert(kOwnRows == kParallaxBwdSm90QueryTile && kOwnRows == kParallaxBwdS
 template <int kD_>
 struct BwdConfig {
   static constexpr int kD = kD_;
-  static constexpr int kN = 6144 / kD;  // rows that pass at a time
+  static constexpr int kN = kD == 64 ? 64 : 6144 / kD;  // rows that pass at a time
   static constexpr int kStages = 4;
   using Own = Tile<kOwnRows, kD>;
   using Passing = Tile<kN, kD>;

@@ -64,13 +64,13 @@ struct QueryRing {
       xpu::sync_warp();
       const int rows = passing[s].rows;
       if (rows == 0) break;
-      const std::int64_t step = std::int64_t{heads} * query_rows;
       const float* from = stats + std::int64_t{passing[s].head} * query_rows + passing[s].row;
-#pragma unroll
+#pragma unroll 1
       for (int c = 0; c < kColumns; ++c) {
         for (int r = lane; r < kRows; r += 32) {
-          statistics[s][c][r] = r < rows ? from[c * step + r] : c == 0 ? kInf : 0.0f;
+          statistics[s][c][r] = r < rows ? from[r] : c == 0 ? kInf : 0.0f;
         }
+        from += std::int64_t{heads} * query_rows;
       }
       xpu::mbarrier_arrive(&statistics_full[s]);
     }
