@@ -41,16 +41,12 @@ using parallax::RowStatistics;
 static_assert(kOwnRows == kParallaxBwdSm90QueryTile && kOwnRows == kParallaxBwdSm90KeyTile);
 
 template <int kD_>
-struct BwdConfig {
-  static constexpr int kD = kD_;
-  static constexpr int kN = kD == 64 ? 64 : 6144 / kD;  // rows that pass at a time
-  static constexpr int kStages = 4;
+struct DqrConfig {
+  static constexpr int kD = kD_, kN = 6144 / kD;  // keys that pass at a time
   using Own = Tile<kOwnRows, kD>;
   using Passing = Tile<kN, kD>;
-  using Keys = KeyRing<Passing, kStages>;
-  using Queries = QueryRing<Passing, 3, 4, kStages>;  // q, r, dout; lse, total, plain, mean
-  static constexpr std::size_t kQueryBytes = 3 * Own::kBytes + Keys::kBytes;
-  static constexpr std::size_t kKeyBytes = 2 * Own::kBytes + Queries::kBytes;
+  using Ring = KeyRing<Passing, 4>;
+  static constexpr std::size_t kSharedBytes = 3 * Own::kBytes + Ring::kBytes;
 };
 
 template <class C>
@@ -64,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   constexpr int kD = C::kD, kN = C::kN;
   using Own = typename C::Own;
   using Passing = typename C::Passing;
-  using Ring = typename C::Keys;
+  using Ring = typename C::Ring;
   XPU_DYN_SHARED(bf16, q_tile);
   XPU_SHARED(Mbarrier, own_full, [1]);
   XPU_SHARED(Ring, ring, [1]);
@@ -168,6 +164,15 @@ __global__ void __launch_bounds__(kThreads, 1)
                   p.dr_stride, at->rows);
 }
 
+template <int kD_>
+struct DkvConfig {
+  static constexpr int kD = kD_, kN = kD == 128 ? 48 : 64;  // queries that pass at a time
+  using Own = Tile<kOwnRows, kD>;
+  using Passing = Tile<kN, kD>;
+  using Ring = QueryRing<Passing, 3, 4, 4>;  // q, r, dout; lse, total, plain, mean
+  static constexpr std::size_t kSharedBytes = 2 * Own::kBytes + Ring::kBytes;
+};
+
 template <class C>
 __global__ void __launch_bounds__(kThreads, 1)
     parallax_bwd_dkv_sm90_kernel(const XPU_GRID_CONSTANT ParallaxBwdParams<bf16> p,
@@ -179,34 +184,35 @@ __global__ void __launch_bounds__(kThreads, 1)
   constexpr int kD = C::kD, kN = C::kN;
   using Own = typename C::Own;
   using Passing = typename C::Passing;
-  using Ring = typename C::Queries;
+  using Ring = typename C::Ring;
   XPU_DYN_SHARED(bf16, k_tile);
   XPU_SHARED(Mbarrier, own_full, [1]);
   XPU_SHARED(Ring, ring, [1]);
   bf16* const v_tile = k_tile + Own::kSize;
   bf16* const stages = v_tile + Own::kSize;
 
-  const int kv_head = blockIdx.x % p.kv_heads;
-  const AttentionKeyTile work = p.schedule.key_tiles[blockIdx.x / p.kv_heads];
-  if (work.count == 0) return;  // an empty work item
+  const AttentionKeyTile tile = p.schedule.key_tiles[blockIdx.x / p.kv_heads];
+  if (tile.count == 0) return;  // an empty work item
   if (threadIdx.x == 0) {
+    const int kv_head = blockIdx.x % p.kv_heads, group = p.heads / p.kv_heads;
     xpu::mbarrier_init(own_full, 1);
     ring->start();
+    ring->walk = {&p.schedule, &p.mask, tile, kv_head * group, (kv_head + 1) * group, kN};
     xpu::mbarrier_init_fence();
   }
   xpu::sync_block();
+  const AttentionKeyTile& work = ring->walk.work;  // in shared memory: consumers have no registers
 
   if (threadIdx.x < 128) {
     xpu::registers_shrink_to<24>();
     if (threadIdx.x >= 32) return;
     if (threadIdx.x == 0) {
-      const int group = p.heads / p.kv_heads;
-      ring->walk = {&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kN};
       ring->walk.start();
       if (!ring->walk.done()) {
+        const int column = blockIdx.x % p.kv_heads * kD;
         xpu::mbarrier_arrive_expect(own_full, 2 * Own::kBytes);
-        Own::load(k_tile, k_map, kv_head * kD, work.first, own_full);
-        Own::load(v_tile, v_map, kv_head * kD, work.first, own_full);
+        Own::load(k_tile, k_map, column, work.first, own_full);
+        Own::load(v_tile, v_map, column, work.first, own_full);
       }
     }
     ring->produce(stages, {&q_map, &r_map, &dout_map}, p.stats, p.heads, p.query_rows);
@@ -285,38 +291,42 @@ __global__ void __launch_bounds__(kThreads, 1)
     ring->release(i);
   }
 
-  const std::int64_t row = work.first, column = kv_head * kD;
+  const std::int64_t row = work.first, column = blockIdx.x % p.kv_heads * kD;
   store_rows<Own>(k_tile, dk, 64 * consumer, 1.0f, 1.0f, p.dk + row * p.dk_stride + column,
                   p.dk_stride, work.count);
   store_rows<Own>(v_tile, dv, 64 * consumer, 1.0f, 1.0f, p.dv + row * p.dv_stride + column,
                   p.dv_stride, work.count);
 }
 
+/// Maps of what lies on the side of queries, then of keys.
+template <class Query, class Key, class Launch>
+void with_maps(const ParallaxBwdParams<bf16>& p, const Launch& launch) {
+  launch(tile_map<Query>(p.q, p.query_rows, p.heads, p.q_stride),
+         tile_map<Query>(p.r, p.query_rows, p.heads, p.r_stride),
+         tile_map<Query>(p.dout, p.query_rows, p.heads, p.dout_stride),
+         tile_map<Key>(p.k, p.key_rows, p.kv_heads, p.k_stride),
+         tile_map<Key>(p.v, p.key_rows, p.kv_heads, p.v_stride));
+}
+
 template <int kD>
 void launch_bwd(const ParallaxBwdParams<bf16>& p, xpu::Stream stream) {
-  using C = BwdConfig<kD>;
   const auto blocks = [](int tiles, int heads) {
     return static_cast<unsigned>(tiles) * static_cast<unsigned>(heads);
   };
-  const auto maps = [&]<class Query, class Key>(const auto& launch) {
-    launch(tile_map<Query>(p.q, p.query_rows, p.heads, p.q_stride),
-           tile_map<Query>(p.r, p.query_rows, p.heads, p.r_stride),
-           tile_map<Query>(p.dout, p.query_rows, p.heads, p.dout_stride),
-           tile_map<Key>(p.k, p.key_rows, p.kv_heads, p.k_stride),
-           tile_map<Key>(p.v, p.key_rows, p.kv_heads, p.v_stride));
-  };
   if (p.schedule.query_tile_count > 0) {
-    maps.template operator()<typename C::Own, typename C::Passing>([&](const auto&... map) {
+    using C = DqrConfig<kD>;
+    with_maps<typename C::Own, typename C::Passing>(p, [&](const auto&... maps) {
       xpu::launch<parallax_bwd_dqr_sm90_kernel<C>>(
-          {blocks(p.schedule.query_tile_count, p.heads), kThreads, C::kQueryBytes, stream}, p,
-          map...);
+          {blocks(p.schedule.query_tile_count, p.heads), kThreads, C::kSharedBytes, stream}, p,
+          maps...);
     });
   }
   if (p.schedule.key_tile_count > 0) {
-    maps.template operator()<typename C::Passing, typename C::Own>([&](const auto&... map) {
+    using C = DkvConfig<kD>;
+    with_maps<typename C::Passing, typename C::Own>(p, [&](const auto&... maps) {
       xpu::launch<parallax_bwd_dkv_sm90_kernel<C>>(
-          {blocks(p.schedule.key_tile_count, p.kv_heads), kThreads, C::kKeyBytes, stream}, p,
-          map...);
+          {blocks(p.schedule.key_tile_count, p.kv_heads), kThreads, C::kSharedBytes, stream}, p,
+          maps...);
     });
   }
 }
