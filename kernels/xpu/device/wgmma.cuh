@@ -49,16 +49,25 @@ __device__ __forceinline__ void wgmma_wait() {
 #define XPU_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define XPU_D8(i) XPU_D4(i), XPU_D4(i + 4)
 
-/// d = a b (+ d), 64xN = 64x16 16xN, N of 64, 96, 128, 256, by the four warps of a warpgroup. Thread t
-/// holds in d[4 j + 2 i + c] row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + c.
+/// d = a b (+ d), 64xN = 64x16 16xN, N of 48, 64, 96, 128, 256, by the four warps of a warpgroup.
+/// Thread t holds in d[4 j + 2 i + c] row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + c.
 template <Major kMajorA = kInner, Major kMajorB = kInner, int kAccumulators>
 __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], std::uint64_t a, std::uint64_t b,
                                       bool accumulate_) {
   const int accumulate = accumulate_;
-  static_assert(kAccumulators == 32 || kAccumulators == 48 || kAccumulators == 64 ||
-                kAccumulators == 128);
+  static_assert(kAccumulators == 24 || kAccumulators == 32 || kAccumulators == 48 ||
+                kAccumulators == 64 || kAccumulators == 128);
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  if constexpr (kAccumulators == 32) {
+  if constexpr (kAccumulators == 24) {
+    asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %26, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23}, "
+      "%24, %25, p, 1, 1, %27, %28;\n}"
+      : XPU_D8(0), XPU_D8(8), XPU_D8(16)
+      : "l"(a), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorA)), "n"(static_cast<int>(kMajorB)));
+  } else if constexpr (kAccumulators == 32) {
     asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
@@ -123,10 +132,19 @@ template <Major kMajorB = kInner, int kAccumulators>
 __device__ __forceinline__ void wgmma(float (&d)[kAccumulators], const std::uint32_t (&a)[4],
                                       std::uint64_t b, bool accumulate_) {
   const int accumulate = accumulate_;
-  static_assert(kAccumulators == 32 || kAccumulators == 48 || kAccumulators == 64 ||
-                kAccumulators == 128);
+  static_assert(kAccumulators == 24 || kAccumulators == 32 || kAccumulators == 48 ||
+                kAccumulators == 64 || kAccumulators == 128);
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  if constexpr (kAccumulators == 32) {
+  if constexpr (kAccumulators == 24) {
+    asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %29, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23}, "
+      "{%24, %25, %26, %27}, %28, p, 1, 1, %30;\n}"
+      : XPU_D8(0), XPU_D8(8), XPU_D8(16)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(static_cast<int>(kMajorB)));
+  } else if constexpr (kAccumulators == 32) {
     asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "

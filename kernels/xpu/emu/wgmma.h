@@ -38,8 +38,8 @@ void wgmma_wait(Where where = Where::here()) {
 template <Major kMajorA = kInner, Major kMajorB = kInner, int kAccumulators>
 void wgmma(float (&d)[kAccumulators], std::uint64_t a, std::uint64_t b, bool accumulate,
            Where where = Where::here()) {
-  static_assert(kAccumulators == 32 || kAccumulators == 48 || kAccumulators == 64 ||
-                kAccumulators == 128);
+  static_assert(kAccumulators == 24 || kAccumulators == 32 || kAccumulators == 48 ||
+                kAccumulators == 64 || kAccumulators == 128);
   emu::wgmma({d, kAccumulators * 2, accumulate, kMajorA == kOuter, kMajorB == kOuter, nullptr, a, b},
              where);
 }
@@ -47,8 +47,8 @@ void wgmma(float (&d)[kAccumulators], std::uint64_t a, std::uint64_t b, bool acc
 template <Major kMajorB = kInner, int kAccumulators>
 void wgmma(float (&d)[kAccumulators], const std::uint32_t (&a)[4], std::uint64_t b,
            bool accumulate, Where where = Where::here()) {
-  static_assert(kAccumulators == 32 || kAccumulators == 48 || kAccumulators == 64 ||
-                kAccumulators == 128);
+  static_assert(kAccumulators == 24 || kAccumulators == 32 || kAccumulators == 48 ||
+                kAccumulators == 64 || kAccumulators == 128);
   emu::wgmma({d, kAccumulators * 2, accumulate, false, kMajorB == kOuter, a, 0, b}, where);
 }
 

@@ -94,9 +94,16 @@ void parallax_backward(const ParallaxInputs& in, const ParallaxResult& result, c
          {&in.q, &in.r, &in.k, &in.v, &result.out, &result.intercept, &result.lse,
           &result.probe_mean, &d_out, &dq, &dr, &dk, &dv},
          [&](gpu::Stream stream) {
+           kernels::parallax_bwd_prepare(p, stream);
+           if constexpr (std::is_same_v<T, bf16>) {
+             if (gpu::capability(device) == 90 && kernels::parallax_bwd_sm90_supported(p)) {
+               p.schedule = schedule_of(plan, kernels::kParallaxBwdSm90QueryTile,
+                                        kernels::kParallaxBwdSm90KeyTile, device).view;
+               return kernels::parallax_bwd_sm90(p, stream);
+             }
+           }
            const auto tiles = kernels::parallax_tiles<kernel_t<T>>(p.head_dim, p.value_dim);
            p.schedule = schedule_of(plan, tiles.bwd_dq, tiles.bwd_dkv, device).view;
-           kernels::parallax_bwd_prepare(p, stream);
            kernels::parallax_bwd(p, stream);
          });
   });

@@ -64,6 +64,14 @@ class ParallaxRun {
     backward(rows.bwd_dq, rows.bwd_dkv, [](const auto& p) { kernels::parallax_bwd(p, nullptr); });
   }
 
+  void backward_sm90() {
+    backward(kernels::kParallaxBwdSm90QueryTile, kernels::kParallaxBwdSm90KeyTile,
+             [](const auto& p) {
+               REQUIRE(kernels::parallax_bwd_sm90_supported(p));
+               kernels::parallax_bwd_sm90(p, nullptr);
+             });
+  }
+
   ParallaxResults results() const {
     return {out.dense(), intercept.dense(), to_double(lse.host()), to_double(probe_mean.host()),
             dq.dense(),  dr.dense(),        dk.dense(),            dv.dense()};

@@ -197,7 +197,9 @@ void run_tma_store(const unsigned char* box, int element_bytes, int rows, int co
 }
 
 void run_wgmma(const WgmmaCase& c, const bf16* a, const bf16* b, float* d) {
-  if (c.n == 64) {
+  if (c.n == 48) {
+    launch_wgmma<48>(c, a, b, d);
+  } else if (c.n == 64) {
     launch_wgmma<64>(c, a, b, d);
   } else if (c.n == 96) {
     launch_wgmma<96>(c, a, b, d);
