@@ -13,17 +13,17 @@
 // Overlap: the exponentials of the scores run while u and a are made, and all elementwise work of one
 //   consumer while the products of the other run.
 // Registers: 24 for the producer, 240 for the consumers (setmaxnreg). Both sums of a pass take d a
-//   thread, scores, u and a together 3/2 of the rows that pass at a time: 96 of them at d = 64, 64 at 96
-//   and 48 at 128, 208, 192 and 200 in all.
+//   thread, scores, u and a together 3/2 of the rows that pass at a time: at d = 64, 96 and 128 that is 96,
+//   64 and 48 keys, 208, 192 and 200 in all, and 64, 64 and 48 queries, 160, 192 and 200.
 // Shared memory, swizzled (softmax/tile_sm90.cuh): d = 64, 96, 128. dq and dr: q, r and dout, then 4
-//   stages of k and v, 144, 168, 192 KiB. dk and dv: k and v, then 4 stages of q, r and dout, 176, 192, 208
+//   stages of k and v, 144, 168, 192 KiB. dk and dv: k and v, then 4 stages of q, r and dout, 128, 192, 208
 //   KiB, and 16 bytes of statistics a query.
 // Masks: tiles outside the mask are not visited; rows behind a segment that a box brings along are
 //   cleared and masked (keys), cleared and have lse = +inf (queries), or are not stored (own rows).
 // Numerics: as bwd_bf16.cu. Determinism: bitwise; every sum has one owner and a fixed order.
 // Roofline, an unmeasured estimate: 22 d flops per visible pair, at the 650 of 989 TFLOP/s that the forward
 //   design reaches; 8 documents of 8192, 32 heads of 128: 24 TFLOP, 37 ms, of the portable kernel's 78. Products
-//   of 48 columns read their left operand from shared memory in 7/6 of the time they take.
+//   of 48 columns, at d = 128, read their left operand from shared memory in 7/6 of the time they take.
 #include "kernels/attention/parallax/row.cuh"
 #include "kernels/attention/parallax_sm90.h"
 #include "kernels/attention/softmax/key_ring_sm90.cuh"
