@@ -166,6 +166,22 @@ TEST_CASE("every mixer is the same under every split, whether keys are gathered 
     }
 }
 
+TEST_CASE("attention by its definitions is the same under every split") {
+  const Workspace w;
+  std::vector<std::string> command = w.train("unused");
+  command[0] = "cp-parity";
+  setenv("LH_NO_FUSED", "1", 1);
+  for (const char* mixer : {"kind: softmax", "kind: sp_kv, window: 16", "kind: parallax, window: 20, sinks: 2"})
+    for (const auto& [context, splits] : {std::pair{"gather", "2,4"}, {"heads", "2"}}) {
+      const Outcome o = w.run(with(
+          command, {"--cp", splits, "--steps", "1", "--set",
+                    fmt::format("model.mixers.full={{{}, context: {}}}", mixer, context)}));
+      INFO(mixer, context, o.output);
+      CHECK(o.code == 0);
+    }
+  unsetenv("LH_NO_FUSED");
+}
+
 TEST_CASE("a mesh that does not fit is refused by one message and its exit code") {
   const Workspace w;
   const Outcome o = w.run(together(3, w.train("bad", {"--set", "parallel.context=2"})));

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include "nn/stable_rank.h"
+#include "ops/attention_definition.h"
 #include "support/gradcheck.h"
 
 namespace {
@@ -421,6 +422,21 @@ TEST_CASE("a layout that takes other documents equals a fresh one, in its copies
   SequenceLayout fixed = SequenceLayout::packed(std::vector<int64_t>{0, 20});
   CHECK_THROWS_WITH_AS(fixed.reassign(std::vector<int64_t>{0, 20}),
                        doctest::Contains("only a reusable layout"), Error);
+}
+
+TEST_CASE("steps are not recorded while attention is computed by its definitions, on the host") {
+  for (const char* kind : {"softmax", "sliding_window", "parallax"}) {
+    CAPTURE(kind);
+    MixerConfig config{.kind = kind};
+    if (config.kind == "sliding_window") config.window = 8;
+    const Fixture f(config);
+    const bool before = definitions_chosen();
+    choose_definitions(false);
+    CHECK(f.mixer->is_recordable());
+    choose_definitions(true);
+    CHECK(!f.mixer->is_recordable());
+    choose_definitions(before);
+  }
 }
 
 TEST_CASE("an unknown kind lists the known ones") {
