@@ -48,7 +48,7 @@ class Variable {
     return node_ != nullptr || (leaf_ != nullptr && leaf_->is_wanted);
   }
 
-  /// From now on this leaf and its copies are constants: no op computes their gradient.
+  /// From now on this leaf and its copies are constants: no gradient reaches them, though an op may still compute one.
   void freeze();
 
   /// Gradient of a leaf; undefined when none has arrived since zero_grad().

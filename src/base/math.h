@@ -1,5 +1,7 @@
-// Integer helpers with checks where silent loss would hurt.
+// Small helpers where silent loss would hurt: of integers, and of NaN.
 #pragma once
+
+#include <cmath>
 
 #include <cstdint>
 #include <limits>
@@ -29,6 +31,11 @@ To narrow(From value) {
   LH_CHECK(static_cast<From>(result) == value && ((result < To{}) == (value < From{})),
            "integer {} does not fit the target type", value);
   return result;
+}
+
+/// The larger of two errors; NaN when either is, so that a running maximum keeps the first one it meets.
+inline double larger_or_nan(double a, double b) {
+  return std::isnan(a) || a >= b ? a : b;
 }
 
 }  // namespace lh

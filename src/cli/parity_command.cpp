@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/math.h"
 #include "cli/app.h"
 #include "cli/commands.h"
 #include "config/load.h"
@@ -28,7 +29,7 @@ int parity_command(const ParityArguments& arguments) {
                row.step, row.loss, row.grad_norm, row.loss_error, row.norm_error, row.worst_error,
                row.worst_parameter);
     std::fflush(stdout);
-    largest = row.largest() <= largest ? largest : row.largest();  // NaN stays
+    largest = larger_or_nan(largest, row.largest());
   });
   const bool same = largest <= arguments.tolerance;
   fmt::print("{}: the largest relative difference is {:.2e}, {} {:.2e}\n", same ? "equal" : "DIFFERENT",

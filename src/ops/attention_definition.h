@@ -11,7 +11,7 @@ namespace lh {
 bool definitions_chosen();
 void choose_definitions(bool chosen);
 
-/// As attention(). O(queries x keys) memory.
+/// As attention(). Keeps several [queries, keys] of every head until backward.
 Variable attention_definition(const Variable& q, const Variable& k, const Variable& v,
                               const AttentionPlan& plan, const Variable& bias = {});
 

@@ -21,7 +21,8 @@ Variable softmax(const Variable& x) {
     const double top = std::accumulate(from, from + n, -std::numeric_limits<double>::infinity(),
                                        [](double a, double b) { return std::max(a, b); });
     double sum = 0;
-    for (int64_t j = 0; j < n; ++j) sum += to[j] = std::isinf(top) ? 0 : std::exp(from[j] - top);
+    for (int64_t j = 0; j < n; ++j)
+      sum += to[j] = from[j] == -std::numeric_limits<double>::infinity() ? 0 : std::exp(from[j] - top);
     for (int64_t j = 0; j < n; ++j) to[j] /= sum == 0 ? 1 : sum;
   }
   return record("softmax", {x}, p, [p, n](Gradients& gradients) {

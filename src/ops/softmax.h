@@ -5,7 +5,8 @@
 
 namespace lh {
 
-/// exp(x_ij) / sum_j exp(x_ij) of x [m, n] f64 on the host. An element of -inf gives 0, and a row of them zeros.
+/// exp(x_ij) / sum_j exp(x_ij) of x [m, n] f64 on the host. An element of -inf gives 0, and a row of them zeros; a NaN or
+/// +inf makes its whole row NaN.
 Variable softmax(const Variable& x);
 
 }  // namespace lh

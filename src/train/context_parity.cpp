@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "backend/elementwise.h"
+#include "base/math.h"
 #include "optim/schedule.h"
 #include "train/gate_schedule.h"
 #include "train/initial_weights.h"
@@ -115,10 +116,10 @@ ContextParity compare(const StepRecord& got, const StepRecord& want) {
     for (size_t i = 0; i < a.size(); ++i) {
       largest = std::max(largest, std::abs(b[i]));
       const double difference = std::abs(a[i] - b[i]);
-      error = difference <= error ? error : difference;  // NaN stays
+      error = larger_or_nan(error, difference);
     }
     const double share = error / std::max(largest, 1e-300);
-    if (!(share <= row.worst_error) || row.worst_parameter.empty()) {
+    if (row.worst_parameter.empty() || (!std::isnan(row.worst_error) && !(share <= row.worst_error))) {
       row.worst_error = share;
       row.worst_parameter = got.gradients[p].first;
     }
@@ -129,9 +130,7 @@ ContextParity compare(const StepRecord& got, const StepRecord& want) {
 }  // namespace
 
 double ContextParity::largest() const {
-  for (const double error : {loss_error, norm_error, worst_error})
-    if (std::isnan(error)) return error;
-  return std::max({loss_error, norm_error, worst_error});
+  return larger_or_nan(larger_or_nan(loss_error, norm_error), worst_error);
 }
 
 std::vector<ContextParity> context_parity(const Recipe& recipe, const std::vector<int>& contexts,

@@ -1,6 +1,7 @@
 // Checks of src/base: text helpers, digests, Philox, atomic files.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -8,10 +9,23 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/math.h"
 #include "base/philox.h"
 #include "base/text.h"
 
 namespace {
+
+TEST_CASE("a running maximum keeps the NaN it meets, wherever it stands") {
+  const auto of = [](std::initializer_list<double> errors) {
+    double largest = 0;
+    for (const double error : errors) largest = lh::larger_or_nan(largest, error);
+    return largest;
+  };
+  CHECK(of({1, 3, 2}) == 3);
+  CHECK(std::isnan(of({NAN, 1, 2})));
+  CHECK(std::isnan(of({1, NAN, 2})));
+  CHECK(std::isnan(of({1, 2, NAN})));
+}
 
 TEST_CASE("philox matches the published known-answer vectors") {
   // From Random123's kat_vectors, philox4x32 with 10 rounds.

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "autograd/engine.h"
+#include "base/math.h"
 #include "checkpoint/hf_config.h"
 #include "checkpoint/safetensors.h"
 #include "config/load.h"
@@ -69,7 +70,7 @@ inline double worst_error(const Tensor& got, const Tensor& expected) {
   REQUIRE(a.size() == b.size());
   double worst = 0, scale = 1e-3;
   for (const double value : b) scale = std::max(scale, std::abs(value));
-  for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
+  for (size_t i = 0; i < a.size(); ++i) worst = larger_or_nan(worst, std::abs(a[i] - b[i]));
   return worst / scale;
 }
 

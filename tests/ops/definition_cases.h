@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "autograd/engine.h"
+#include "base/math.h"
 #include "ops/attention.h"
 #include "ops/attention_definition.h"
 #include "ops/parallax_attention.h"
@@ -50,7 +51,7 @@ inline double worst(const Tensor& got, const Tensor& want) {
   double error = 0, largest = 1e-3;
   for (const double value : b) largest = std::max(largest, std::abs(value));
   for (size_t i = 0; i < a.size(); ++i)
-    if (const double e = std::abs(a[i] - b[i]); !(e <= error)) error = e;  // NaN stays
+    error = larger_or_nan(error, std::abs(a[i] - b[i]));
   return error / largest;
 }
 

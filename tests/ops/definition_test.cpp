@@ -38,6 +38,13 @@ TEST_CASE("softmax of rows with elements of -inf") {
   CHECK(to_doubles(p.value()) == std::vector<double>{0, 0.25, 0.75, 0, 0, 0});
   backward(p, Tensor::from(std::vector<double>{1, 1, 0, 1, 2, 3}, {2, 3}));
   CHECK(to_doubles(x.grad()) == std::vector<double>{0, 0.25 * 0.75, -0.75 * 0.25, 0, 0, 0});
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double bad : {nan, -closed}) {
+    const auto seen = to_doubles(softmax(Variable(Tensor::from(std::vector<double>{bad, 1, closed}, {1, 3}))).value());
+    for (const double value : seen) CHECK(std::isnan(value));
+  }
+  const Tensor want = Tensor::from(std::vector<double>{1, 2, 3}, {3});
+  CHECK(!(worst(Tensor::from(std::vector<double>{1, nan, 3}, {3}), want) < 1));  // the check itself sees them
   CHECK_THROWS_AS(concat({Variable(random({2, 3}, 1)), Variable(random({2, 4}, 1))}, 0), ShapeError);
   CHECK_THROWS_AS(matmul(Variable(random({2, 3}, 1)), Variable(random({2, 4}, 1))), ShapeError);
 }

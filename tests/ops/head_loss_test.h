@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "autograd/engine.h"
+#include "base/math.h"
 #include "ops/elementwise.h"
 #include "ops/linear_cross_entropy.h"
 #include "ops/linear_kl.h"
@@ -92,8 +93,7 @@ inline double worst_share(const std::vector<double>& got, const std::vector<doub
   REQUIRE(got.size() == want.size());
   for (size_t i = 0; i < want.size(); ++i) {
     size = std::max(size, std::abs(want[i]));
-    const double error = std::abs(got[i] - want[i]);
-    difference = error <= difference ? difference : error;  // NaN stays
+    difference = larger_or_nan(difference, std::abs(got[i] - want[i]));
   }
   return difference / (size > 0 ? size : 1);
 }
