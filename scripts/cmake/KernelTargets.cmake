@@ -6,6 +6,7 @@
 # KERNELS are relative to kernels/, or to the calling folder when they start with ./
 # With nvcc it also makes device_test_<name> (not part of all): the same tests for a real GPU, unless
 # EMULATOR_ONLY.
+# Tests are compiled once and without sanitizers: what is sanitized is the kernels and the emulator.
 find_program(LH_NVCC nvcc HINTS /usr/local/cuda/bin)
 
 if(LH_SANITIZE)
@@ -24,6 +25,11 @@ function(lh_kernel_test name)
       list(APPEND kernel_paths ${CMAKE_SOURCE_DIR}/kernels/${kernel})
     endif()
   endforeach()
+  set(cases kernel_test_${name}_cases)
+  add_library(${cases} OBJECT ${ARG_SOURCES})
+  target_include_directories(${cases} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  target_compile_definitions(${cases} PRIVATE LH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  target_link_libraries(${cases} PRIVATE lh_flags xpu_emu)
   foreach(build ${LH_KERNEL_BUILDS})
     # A .cu is compiled as C++ through a file that includes it; its flags depend on the build.
     set(wrappers)
@@ -34,10 +40,10 @@ function(lh_kernel_test name)
       list(APPEND wrappers ${wrapper})
     endforeach()
     set(target kernel_test_${name}_${build})
-    add_executable(${target} ${ARG_SOURCES} ${wrappers} $<TARGET_OBJECTS:kernel_test_main>)
+    # Kernels first: of an inline function that both have, the linker takes the sanitized one.
+    add_executable(${target} ${wrappers} $<TARGET_OBJECTS:${cases}>
+      $<TARGET_OBJECTS:kernel_test_main> $<TARGET_OBJECTS:kernel_test_build_${build}>)
     target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
-    target_compile_definitions(${target} PRIVATE XPU_BUILD="${build}"
-      LH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     target_link_libraries(${target} PRIVATE lh_flags)
     if(build STREQUAL asan)
       target_link_libraries(${target} PRIVATE xpu_emu_asan)
@@ -59,6 +65,7 @@ function(lh_kernel_test name)
         -I${CMAKE_SOURCE_DIR} -I${CMAKE_SOURCE_DIR}/tests "-DXPU_BUILD=\\\"device\\\""
         "-DLH_SOURCE_DIR=\\\"${CMAKE_SOURCE_DIR}\\\"" -diag-suppress 20012,177 -o ${binary}
         ${ARG_SOURCES} ${kernel_paths} ${CMAKE_SOURCE_DIR}/tests/support/main.cpp
+        ${CMAKE_SOURCE_DIR}/tests/kernels/support/build.cpp
       DEPENDS ${ARG_SOURCES} ${kernel_paths}
       COMMENT "nvcc device_test_${name}" VERBATIM)
     add_custom_target(device_test_${name} DEPENDS ${binary})

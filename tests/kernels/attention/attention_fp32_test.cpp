@@ -25,7 +25,7 @@ double largest(const std::vector<double>& x) {
 TEST_CASE("attention forward and backward equal the dense formula, fp32") {
   for (const NamedCase& c : attention_cases()) {
     CAPTURE(c.name);
-    if (is_slow(c.shape) && std::string(XPU_BUILD) != "plain") continue;
+    if (is_slow(c.shape) && kernel_build() != "plain") continue;
     AttentionInputs in;
     AttentionResults want, composite;
     for_each_mode([&] {

@@ -143,7 +143,7 @@ constexpr double kFromStats = 1e-6;
 template <class T, class Forward, class Backward>
 void check_bias_cases(int head_dim, bool all, double absolute, const Forward& forward,
                       const Backward& backward) {
-  const bool plain = std::string(XPU_BUILD) == "plain";
+  const bool plain = kernel_build() == "plain";
   for (const NamedCase& c : bias_cases(head_dim, all)) {
     const bool chosen = c.name == "window below a tile" || c.name == "shared keys";
     for (const NamedBias& b : biases(c.shape, all && plain && chosen)) {

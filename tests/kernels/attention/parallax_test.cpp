@@ -30,7 +30,7 @@ void check_case(const NamedCase& c, float probe_size = 0.5f) {
 template <class T>
 void check_all() {
   for (const NamedCase& c : parallax_cases()) {
-    if (is_slow(c.shape) && std::string(XPU_BUILD) != "plain" && sizeof(T) == 4) continue;
+    if (is_slow(c.shape) && kernel_build() != "plain" && sizeof(T) == 4) continue;
     check_case<T>(c);
   }
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/support/build.h"
 #include "kernels/xpu/xpu.h"
 
 namespace lh::test {
@@ -94,7 +95,7 @@ void for_each_mode(const Body& body, bool slow = false) {
 #else
   using xpu::emu::Async;
   using xpu::emu::Order;
-  const std::string build = XPU_BUILD;
+  const std::string build = kernel_build();
   std::vector<xpu::emu::Mode> modes = {{Order::kSequential, Async::kLate, 1}};
   if (build == "plain") {
     modes = {{Order::kSequential, Async::kEarly, 1}, {Order::kSequential, Async::kLate, 1},

@@ -13,7 +13,7 @@ using namespace lh::test;
 
 namespace {
 
-const bool kAsan = std::string(XPU_BUILD) == "asan";
+const bool kAsan = kernel_build() == "asan";
 
 template <class Body>
 std::string error_of(const Body& body) {
@@ -119,7 +119,7 @@ TEST_CASE("emulator: a named barrier needs whole warps") {
 }
 
 TEST_CASE("emulator: a conflict of two blocks names both of them, their lines and the byte") {
-  if (std::string(XPU_BUILD) != "race") return;
+  if (kernel_build() != "race") return;
   xpu::emu::enable_race_detector();
   Buffer<float> x(3 * 64);
   CHECK(error_of([&] { run_conflict(x.get(), 0); }) == "no error");

@@ -13,6 +13,7 @@
 #include <sstream>
 #include <string>
 
+#include "kernels/support/build.h"
 #include "kernels/xpu/xpu.h"
 
 namespace {
@@ -47,7 +48,7 @@ struct Column {
 };
 
 std::vector<Column> columns() {
-  const std::string build = XPU_BUILD;
+  const std::string build = lh::test::kernel_build();
   if (build == "asan") return {{"asan", {{Order::kSequential, Async::kEarly, 1}}}};
   if (build == "race") {
     xpu::emu::enable_race_detector();
