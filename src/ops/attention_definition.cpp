@@ -6,15 +6,19 @@
 #include <functional>
 #include <limits>
 
+#include "backend/elementwise.h"
+#include "backend/operands.h"
 #include "ops/elementwise.h"
+#include "ops/masked_softmax.h"
 #include "ops/matmul.h"
 #include "ops/reshape.h"
 #include "ops/slice.h"
-#include "ops/softmax.h"
 #include "ops/transfer.h"
 
 namespace lh {
 namespace {
+
+constexpr double kClosed = -std::numeric_limits<double>::infinity();
 
 bool& choice() {
   static bool chosen = [] {
@@ -28,37 +32,50 @@ bool& choice() {
 }
 
 Variable on_host(const Variable& x) {
-  return x.defined() ? cast(transfer(x, kCpuDevice), DType::kF64) : x;
+  return cast(transfer(x, kCpuDevice), DType::kF64);
 }
 
 /// [n, d] of head `head` of rows [begin, begin + count) of x [rows, heads, d].
 Variable rows_of_head(const Variable& x, int64_t begin, int64_t count, int64_t head) {
-  const Variable rows = slice(slice(x, 1, head, head + 1), 0, begin, begin + count);
+  const Variable rows = slice(slice(x, 0, begin, begin + count), 1, head, head + 1);
   return reshape(rows, {count, x.size(2)});
 }
 
-Variable constant(const Shape& shape, const std::function<double(int64_t, int64_t)>& value) {
-  const Tensor t = Tensor::empty(shape, DType::kF64);
-  for (int64_t i = 0; i < shape[0]; ++i)
-    for (int64_t j = 0; j < shape[1]; ++j) t.data<double>()[i * shape[1] + j] = value(i, j);
+Variable ones(int64_t rows, int64_t columns) {
+  const Tensor t = Tensor::empty({rows, columns}, DType::kF64);
+  std::fill_n(t.data<double>(), t.numel(), 1.0);
   return Variable(t);
 }
 
-Variable ones(int64_t rows, int64_t columns) {
-  return constant({rows, columns}, [](int64_t, int64_t) { return 1.0; });
-}
+/// Biases of keys [rows, heads], f64 on the host: 0 in place of -inf, which has no slope and is part of the mask. So no
+/// recorded tensor holds -inf, and a search for what is not finite finds what is wrong (train/replay.h).
+struct Biases {
+  Variable open;
+  Tensor closed;  // -inf where a key is closed, else 0
+};
 
-/// x with 0 in place of -inf: what is closed has no slope.
-Variable open_part(const Variable& x) {
-  Tensor finite = Tensor::empty_like(x.value()), open = Tensor::empty_like(x.value());
-  for (int64_t i = 0; i < x.value().numel(); ++i) {
-    const double value = x.value().data<double>()[i];
-    open.data<double>()[i] = std::isinf(value) ? 0 : 1;
-    finite.data<double>()[i] = std::isinf(value) ? 0 : value;
+Biases biases_of(const Variable& bias, const Variable& k) {
+  if (!bias.defined()) return {};
+  check_shape(bias.value(), {k.size(0), k.size(1)}, "attention", "bias");
+  const Tensor host = bias.value().to(kCpuDevice);
+  Tensor all = Tensor::empty(host.shape(), DType::kF64);
+  cpu::copy(host, all);
+  Tensor open = Tensor::empty_like(all), closed = Tensor::empty_like(all);
+  for (int64_t i = 0; i < all.numel(); ++i) {
+    const double value = all.data<double>()[i];
+    open.data<double>()[i] = value == kClosed ? 0 : value;
+    closed.data<double>()[i] = value == kClosed ? kClosed : 0;
   }
-  return record("open_part", {x}, finite, [open](Gradients& gradients) {
-    gradients.add(0, multiply(Variable(gradients.output()), Variable(open)).value());
-  });
+  return {record("open biases", {bias}, open,
+                 [closed, dtype = bias.dtype(), device = bias.device()](Gradients& gradients) {
+                   Tensor d = Tensor::empty_like(closed), home = Tensor::empty(d.shape(), dtype);
+                   for (int64_t i = 0; i < d.numel(); ++i)
+                     d.data<double>()[i] =
+                         closed.data<double>()[i] == 0 ? gradients.output().data<double>()[i] : 0;
+                   cpu::copy(d, home);
+                   gradients.add(0, home.to(device));
+                 }),
+          closed};
 }
 
 /// One head of one segment.
@@ -74,39 +91,45 @@ struct Head {
     return rows_of_head(x, segment.key_begin, segment.key_length, kv_head);
   }
   /// Of every query and key; distance: position of the query minus that of the key.
-  Variable pairs(const std::function<double(int64_t distance, int64_t key)>& value) const {
-    return constant({segment.query_length, segment.key_length}, [&](int64_t i, int64_t j) {
-      return value(segment.query_offset + i - j, j);
-    });
+  Tensor pairs(const std::function<double(int64_t distance, int64_t key)>& value) const {
+    const Tensor t = Tensor::empty({segment.query_length, segment.key_length}, DType::kF64);
+    double* to = t.data<double>();
+    for (int64_t i = 0; i < segment.query_length; ++i)
+      for (int64_t j = 0; j < segment.key_length; ++j) *to++ = value(segment.query_offset + i - j, j);
+    return t;
   }
   bool sees(int64_t distance, int64_t key) const {
     return distance >= 0 && (mask.window == 0 || distance < mask.window || key < mask.sinks);
   }
 };
 
-/// softmax_j(scale q_i k_j + bias_j) [queries, keys] over the keys that the mask shows; bias [keys, 1] or undefined.
+/// softmax_j(scale q_i k_j + bias_j) [queries, keys] over the keys that the mask shows; biases may be undefined.
 Variable weights(const Head& head, const Variable& q, const Variable& k, double scale_of_scores,
-                 const Variable& bias) {
+                 const Biases& biases) {
   Variable scores = scale(matmul(q, k, true), scale_of_scores);
-  if (bias.defined()) {
-    const auto far = [&](int64_t distance) { return distance >= head.mask.bias_window; };
-    const Variable biases = matmul(ones(q.size(0), 1), open_part(bias), true);
-    scores = add(scores, multiply(biases, head.pairs([&](int64_t distance, int64_t) {
-      return far(distance) ? 1.0 : 0.0;
-    })));
-    const double* closed = bias.value().data<double>();
-    scores = add(scores, head.pairs([&](int64_t distance, int64_t key) {
-      return far(distance) && std::isinf(closed[key]) ? closed[key] : 0.0;
-    }));
+  const bool biased = biases.open.defined();
+  const auto far = [&](int64_t distance) { return biased && distance >= head.mask.bias_window; };
+  const int64_t kv_heads = biased ? biases.closed.size(1) : 0;
+  if (biased) {
+    const Variable open = head.keys(reshape(biases.open, {biases.open.size(0), kv_heads, 1}));
+    scores = add(scores, multiply(matmul(ones(q.size(0), 1), open, true),
+                                  Variable(head.pairs([&](int64_t distance, int64_t) {
+                                    return far(distance) ? 1.0 : 0.0;
+                                  }))));
   }
-  return softmax(add(scores, head.pairs([&](int64_t distance, int64_t key) {
-    return head.sees(distance, key) ? 0.0 : -std::numeric_limits<double>::infinity();
-  })));
+  const auto closed = [&](int64_t key) {
+    return biases.closed.data<double>()[(head.segment.key_begin + key) * kv_heads + head.kv_head];
+  };
+  return masked_softmax(scores, head.pairs([&](int64_t distance, int64_t key) {
+    if (!head.sees(distance, key)) return kClosed;
+    return far(distance) ? closed(key) : 0.0;
+  }));
 }
 
 /// [rows, heads, d] of what `function` makes of each head of each segment, [queries, d]; zeros in rows of no segment.
 Variable for_heads(const AttentionPlan& plan, int64_t rows, int64_t heads, int64_t kv_heads, int64_t d,
                    const std::function<Variable(const Head&)>& function) {
+  if (rows == 0) return Variable(Tensor::zeros({0, heads, d}, DType::kF64));
   std::vector<AttentionSegment> segments = plan.segments;
   std::sort(segments.begin(), segments.end(), [](const auto& a, const auto& b) {
     return a.query_begin < b.query_begin;
@@ -144,11 +167,10 @@ void choose_definitions(bool chosen) {
 Variable attention_definition(const Variable& q, const Variable& k, const Variable& v,
                               const AttentionPlan& plan, const Variable& bias) {
   const Variable hq = on_host(q), hk = on_host(k), hv = on_host(v);
-  const Variable hb = bias.defined() ? reshape(on_host(bias), {k.size(0), k.size(1), 1}) : bias;
+  const Biases biases = biases_of(bias, k);
   const Variable out =
       for_heads(plan, q.size(0), q.size(1), k.size(1), v.size(2), [&](const Head& head) {
-        const Variable p = weights(head, head.queries(hq), head.keys(hk), plan.scale,
-                                   hb.defined() ? head.keys(hb) : hb);
+        const Variable p = weights(head, head.queries(hq), head.keys(hk), plan.scale, biases);
         return matmul(p, head.keys(hv));
       });
   return transfer(cast(out, q.dtype()), q.device());

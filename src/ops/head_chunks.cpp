@@ -31,20 +31,23 @@ Tensor head_logits(const Tensor& x, const Tensor& w) {
   return logits;
 }
 
-HeadGradients HeadGradients::of(const Tensor& x, const Tensor& w) {
-  return {Tensor::empty_like(x), Tensor::zeros(w.shape(), sum_dtype(x.dtype()), x.device())};
+HeadGradients HeadGradients::of(const Variable& x, const Variable& w) {
+  HeadGradients gradients;
+  if (will_record({x})) gradients.dx = Tensor::empty_like(x.value());
+  if (will_record({w})) gradients.dw = Tensor::zeros(w.shape(), sum_dtype(x.dtype()), x.device());
+  return gradients;
 }
 
 TokenGradients::TokenGradients(HeadGradients& gradients, const Tensor& x, int64_t begin,
                                int64_t end, bool chunks)
     : gradients_(gradients), x_(x.slice(0, begin, end)) {
-  if (!gradients.wanted()) return;
+  if (!gradients.dx.defined()) return;
   dx_ = gradients.dx.slice(0, begin, end);
   if (chunks) sum_ = Tensor::zeros(dx_.shape(), sum_dtype(x.dtype()), x.device());
 }
 
 Tensor* TokenGradients::d_logits(Tensor& logits) {
-  if (!gradients_.wanted()) return nullptr;
+  if (!wanted()) return nullptr;
   if (x_.dtype() == logits.dtype()) return &logits;
   if (!narrow_.defined() || narrow_.size(1) != logits.size(1))
     narrow_ = Tensor::empty(logits.shape(), x_.dtype(), logits.device());
@@ -52,14 +55,18 @@ Tensor* TokenGradients::d_logits(Tensor& logits) {
 }
 
 void TokenGradients::add(const Tensor& w, int64_t first, const Tensor& logits) {
-  if (!gradients_.wanted()) return;
+  if (!wanted()) return;
   const Tensor& d = x_.dtype() == logits.dtype() ? logits : narrow_;
   const int64_t end = first + d.size(1);
-  const Tensor columns = w.slice(0, first, end);
-  Tensor& to = sum_.defined() ? sum_ : dx_;
-  Tensor dw = gradients_.dw.slice(0, first, end);
-  LH_DISPATCH_SCRATCH(x_.device(), "head", gemm(d, false, columns, false, to, sum_.defined()));
-  LH_DISPATCH_SCRATCH(x_.device(), "head", gemm(d, true, x_, false, dw, true));
+  if (dx_.defined()) {
+    const Tensor columns = w.slice(0, first, end);
+    Tensor& to = sum_.defined() ? sum_ : dx_;
+    LH_DISPATCH_SCRATCH(x_.device(), "head", gemm(d, false, columns, false, to, sum_.defined()));
+  }
+  if (gradients_.dw.defined()) {
+    Tensor dw = gradients_.dw.slice(0, first, end);
+    LH_DISPATCH_SCRATCH(x_.device(), "head", gemm(d, true, x_, false, dw, true));
+  }
 }
 
 void TokenGradients::finish() {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "tensor/tensor.h"
+#include "autograd/variable.h"
 
 namespace lh {
 
@@ -27,15 +27,15 @@ HeadChunks head_chunks(int64_t rows, int64_t vocab, int64_t bytes_per_logit, Dev
 /// x w^T in f32 (f64 for f64): [tokens, d] and [columns, d] to [tokens, columns].
 Tensor head_logits(const Tensor& x, const Tensor& w);
 
-/// Gradients of x [n, d] and w [vocab, d] from gradients of logits, chunk by chunk. Both are those of
-/// 1 times the loss; undefined when no gradient is wanted.
+/// Gradients of x [n, d] and w [vocab, d] from gradients of logits, chunk by chunk. They are those of
+/// 1 times the loss; undefined where not wanted.
 struct HeadGradients {
   Tensor dx;  // like x
   Tensor dw;  // f32 (f64)
 
-  /// Both, dw zero-filled.
-  static HeadGradients of(const Tensor& x, const Tensor& w);
-  bool wanted() const { return dx.defined(); }
+  /// Those that an op of these records, dw zero-filled.
+  static HeadGradients of(const Variable& x, const Variable& w);
+  bool wanted() const { return dx.defined() || dw.defined(); }
 };
 
 /// Gradients of the tokens [begin, begin + rows), summed over their chunks of columns in f32.
@@ -44,7 +44,8 @@ class TokenGradients {
   /// `chunks` > 1: d_x is summed up aside and rounded once, by finish().
   TokenGradients(HeadGradients& gradients, const Tensor& x, int64_t begin, int64_t end, bool chunks);
 
-  /// Where a chunk's gradient of logits goes: the logits themselves, or bf16 beside them.
+  bool wanted() const { return gradients_.wanted(); }
+  /// Where a chunk's gradient of logits goes: the logits themselves, or bf16 beside them. Null when not wanted.
   Tensor* d_logits(Tensor& logits);
   /// Takes the gradient of columns [first, ...) in.
   void add(const Tensor& w, int64_t first, const Tensor& logits);

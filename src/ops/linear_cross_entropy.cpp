@@ -20,7 +20,7 @@ void whole_rows(const Tensor& x, const Tensor& w, const Tensor& targets, double 
 
 /// The same a chunk of the vocabulary at a time.
 void chunked_rows(const Tensor& x, const Tensor& w, const Tensor& targets, double logit_scale,
-                  int64_t columns, TokenGradients& gradients, bool history, Tensor& losses) {
+                  int64_t columns, TokenGradients& gradients, Tensor& losses) {
   const int64_t vocab = w.size(0);
   Tensor statistics = Tensor::empty({3, x.size(0)}, losses.dtype(), x.device());
   const auto each_chunk = [&](auto&& function) {
@@ -35,7 +35,7 @@ void chunked_rows(const Tensor& x, const Tensor& w, const Tensor& targets, doubl
   });
   LH_DISPATCH(x.device(), "linear_cross_entropy",
               cross_entropy_losses(statistics, targets, losses));
-  if (!history) return;
+  if (!gradients.wanted()) return;
   each_chunk([&](const VocabularyChunk& chunk, Tensor& logits) {
     Tensor& d_logits = *gradients.d_logits(logits);
     LH_DISPATCH(x.device(), "linear_cross_entropy",
@@ -50,12 +50,10 @@ LinearCrossEntropy linear_cross_entropy(const Variable& x, const Variable& weigh
                                         const Tensor& targets, double logit_scale,
                                         std::optional<HeadChunks> chunks) {
   check_head(x, weight, targets, "linear_cross_entropy");
-  const bool history = will_record({x, weight});
   const int64_t rows = x.size(0), vocab = weight.size(0);
   if (!chunks)
     chunks = head_chunks(rows, vocab, x.dtype() == DType::kBF16 ? 6 : 4, x.device());
-  HeadGradients gradients =
-      history ? HeadGradients::of(x.value(), weight.value()) : HeadGradients{};
+  HeadGradients gradients = HeadGradients::of(x, weight);
   Tensor losses = Tensor::empty({rows}, sum_dtype(x.dtype()), x.device());
   const bool whole = chunks->whole_vocabulary(vocab);
   for (int64_t begin = 0; begin < rows; begin += chunks->tokens) {
@@ -66,8 +64,7 @@ LinearCrossEntropy linear_cross_entropy(const Variable& x, const Variable& weigh
     if (whole)
       whole_rows(tokens, weight.value(), wanted, logit_scale, part, losses_part);
     else
-      chunked_rows(tokens, weight.value(), wanted, logit_scale, chunks->columns, part, history,
-                   losses_part);
+      chunked_rows(tokens, weight.value(), wanted, logit_scale, chunks->columns, part, losses_part);
     part.finish();
   }
   return {record_head_loss("linear_cross_entropy", x, weight, losses, std::move(gradients)), losses};

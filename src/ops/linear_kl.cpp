@@ -45,13 +45,11 @@ LinearKl linear_kl(const Variable& x, const Variable& weight, const Teacher& tea
   check_teacher(teacher, x, weight);
   if (!(temperature > 0))
     fail<ShapeError>("[linear_kl] temperature: expected above 0, got {}", temperature);
-  const bool history = will_record({x, weight});
   const int64_t rows = x.size(0), vocab = weight.size(0);
   const Device device = x.device();
   const DType wide = sum_dtype(x.dtype());
   if (!chunks) chunks = head_chunks(rows, vocab, x.dtype() == DType::kBF16 ? 10 : 8, device);
-  HeadGradients gradients =
-      history ? HeadGradients::of(x.value(), weight.value()) : HeadGradients{};
+  HeadGradients gradients = HeadGradients::of(x, weight);
   Tensor losses = Tensor::empty({rows}, wide, device);
   for (int64_t begin = 0; begin < rows; begin += chunks->tokens) {
     const int64_t end = std::min(rows, begin + chunks->tokens);
@@ -82,7 +80,7 @@ LinearKl linear_kl(const Variable& x, const Variable& weight, const Teacher& tea
       LH_DISPATCH(device, "linear_kl",
                   kl_divergence(teachers, students, {first, vocab}, valid, temperature, of_teacher,
                                 of_student, losses_part, d_student));
-      if (history && logit_scale != 1)
+      if (d_student != nullptr && logit_scale != 1)
         LH_DISPATCH(device, "linear_kl", scale(*d_student, logit_scale, *d_student));
       part.add(weight.value(), first, students);
     }

@@ -42,6 +42,10 @@ inline std::vector<DefinitionCase> definition_cases() {
       cases.back().mask.bias_window = bias_window;
       cases.back().biased = true;
     }
+  // Keys so far back that only open ones are read, by late queries and by segments that share them.
+  cases.push_back({.segments = {{100, 40, 0, 300, 260}, {0, 90, 0, 250, 160}, {140, 150, 310, 150, 0}},
+                   .mask = {.bias_window = 9, .bias_closes = true}, .query_rows = 290, .key_rows = 470,
+                   .heads = 4, .biased = true});
   return cases;
 }
 

@@ -3,7 +3,7 @@
 #include "ops/elementwise.h"
 #include "ops/matmul.h"
 #include "ops/slice.h"
-#include "ops/softmax.h"
+#include "ops/masked_softmax.h"
 #include "support/gradcheck.h"
 
 namespace {
@@ -15,13 +15,14 @@ Tensor random(const Shape& shape, uint64_t seed) {
   return random_tensor(shape, DType::kF64, seed);
 }
 
-TEST_CASE("matmul softmax slice and concat have the gradient of central differences") {
+TEST_CASE("matmul masked_softmax slice and concat have the gradient of central differences") {
   check_gradients([](const auto& in) { return matmul(in[0], in[1]); },
                   {random({3, 4}, 1), random({4, 5}, 2)});
   check_gradients([](const auto& in) { return matmul(in[0], in[1], true); },
                   {random({3, 4}, 1), random({5, 4}, 2)});
   check_gradients([](const auto& in) { return matmul(in[0], in[0], true); }, {random({3, 4}, 1)});
-  check_gradients([](const auto& in) { return softmax(in[0]); }, {random({3, 5}, 1)});
+  const Tensor mask = random({3, 5}, 2);
+  check_gradients([&](const auto& in) { return masked_softmax(in[0], mask); }, {random({3, 5}, 1)});
   for (const int dim : {0, 1, 2})
     check_gradients(
         [dim](const auto& in) {  // parts that overlap
@@ -30,17 +31,20 @@ TEST_CASE("matmul softmax slice and concat have the gradient of central differen
         {random({3, 3, 3}, 1), random({3, 3, 3}, 2)});
 }
 
-TEST_CASE("softmax of rows with elements of -inf") {
+TEST_CASE("masked_softmax of rows with elements of -inf") {
   const double closed = -std::numeric_limits<double>::infinity();
-  const Variable x = Variable::leaf(
-      Tensor::from(std::vector<double>{closed, 0, std::log(3.0), closed, closed, closed}, {2, 3}));
-  const Variable p = softmax(x);
+  const Variable x =
+      Variable::leaf(Tensor::from(std::vector<double>{5, 0, std::log(3.0), 1, 2, closed}, {2, 3}));
+  const Variable p = masked_softmax(
+      x, Tensor::from(std::vector<double>{closed, 0, 0, closed, closed, 0}, {2, 3}));
   CHECK(to_doubles(p.value()) == std::vector<double>{0, 0.25, 0.75, 0, 0, 0});
   backward(p, Tensor::from(std::vector<double>{1, 1, 0, 1, 2, 3}, {2, 3}));
   CHECK(to_doubles(x.grad()) == std::vector<double>{0, 0.25 * 0.75, -0.75 * 0.25, 0, 0, 0});
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (const double bad : {nan, -closed}) {
-    const auto seen = to_doubles(softmax(Variable(Tensor::from(std::vector<double>{bad, 1, closed}, {1, 3}))).value());
+    const auto seen = to_doubles(
+        masked_softmax(Variable(Tensor::from(std::vector<double>{bad, 1, 2}, {1, 3})),
+                       Tensor::from(std::vector<double>{0, 0, closed}, {1, 3})).value());
     for (const double value : seen) CHECK(std::isnan(value));
   }
   const Tensor want = Tensor::from(std::vector<double>{1, 2, 3}, {3});

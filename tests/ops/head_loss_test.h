@@ -98,6 +98,17 @@ inline double worst_share(const std::vector<double>& got, const std::vector<doub
   return difference / (size > 0 ? size : 1);
 }
 
+/// Where one of x and w is a constant the other has the gradient, bit for bit, that it has now from half of the loss.
+template <typename Loss>
+void check_one_constant(const Loss& loss, const Variable& x, const Variable& w) {
+  for (const bool of_x : {true, false}) {
+    const Variable learned = Variable::leaf((of_x ? x : w).value());
+    backward(scale(of_x ? loss(learned, w.detach()) : loss(x.detach(), learned), 0.5));
+    CHECK(to_doubles(learned.grad().to(kCpuDevice)) ==
+          to_doubles((of_x ? x : w).grad().to(kCpuDevice)));
+  }
+}
+
 struct HeadTolerance {
   DType dtype;
   double losses, gradients;
@@ -142,6 +153,9 @@ inline void check_head_losses(const HeadTolerance& tolerance, Device device,
                 vx, vw);
         const auto alone = linear_cross_entropy(vx.detach(), vw.detach(), wanted, logit_scale, chunks);
         CHECK(to_doubles(alone.losses.to(kCpuDevice)) == to_doubles(result.losses.to(kCpuDevice)));
+        check_one_constant([&](const Variable& a, const Variable& b) {
+          return linear_cross_entropy(a, b, wanted, logit_scale, chunks).loss_sum;
+        }, vx, vw);
       }
       for (const double temperature : {1.0, 2.5}) {
         CAPTURE(temperature);
@@ -155,6 +169,9 @@ inline void check_head_losses(const HeadTolerance& tolerance, Device device,
           const auto result = linear_kl(vx, vw, teacher, wanted, temperature, 0.7, chunks);
           compare(kl_reference(x, w, z, targets, temperature, 0.7), result.losses, result.loss_sum,
                   vx, vw);
+          check_one_constant([&](const Variable& a, const Variable& b) {
+            return linear_kl(a, b, teacher, wanted, temperature, 0.7, chunks).loss_sum;
+          }, vx, vw);
         }
       }
     }

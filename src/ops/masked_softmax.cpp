@@ -1,4 +1,4 @@
-#include "ops/softmax.h"
+#include "ops/masked_softmax.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,24 +8,28 @@
 #include "backend/operands.h"
 
 namespace lh {
+namespace {
 
-Variable softmax(const Variable& x) {
-  check_rank(x.value(), 2, "softmax", "x");
-  check_dtype(x.value(), DType::kF64, "softmax", "x");
-  LH_CHECK(x.device().is_cpu(), "[softmax] expected a tensor of the host, got {}", x.value().str());
+constexpr double kClosed = -std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+Variable masked_softmax(const Variable& x, const Tensor& mask) {
+  check_rank(x.value(), 2, "masked_softmax", "x");
+  check_dtype(x.value(), DType::kF64, "masked_softmax", "x");
+  LH_CHECK(x.device().is_cpu(), "[masked_softmax] expected a tensor of the host, got {}", x.value().str());
+  check_like(mask, x.value(), "masked_softmax", "mask");
   const int64_t rows = x.size(0), n = x.size(1);
   const Tensor p = Tensor::empty_like(x.value());
   for (int64_t i = 0; i < rows; ++i) {
-    const double* from = x.value().data<double>() + i * n;
+    const double *from = x.value().data<double>() + i * n, *masked = mask.data<double>() + i * n;
     double* to = p.data<double>() + i * n;
-    const double top = std::accumulate(from, from + n, -std::numeric_limits<double>::infinity(),
-                                       [](double a, double b) { return std::max(a, b); });
-    double sum = 0;
-    for (int64_t j = 0; j < n; ++j)
-      sum += to[j] = from[j] == -std::numeric_limits<double>::infinity() ? 0 : std::exp(from[j] - top);
+    double top = kClosed, sum = 0;
+    for (int64_t j = 0; j < n; ++j) top = std::max(top, to[j] = from[j] + masked[j]);
+    for (int64_t j = 0; j < n; ++j) sum += to[j] = to[j] == kClosed ? 0 : std::exp(to[j] - top);
     for (int64_t j = 0; j < n; ++j) to[j] /= sum == 0 ? 1 : sum;
   }
-  return record("softmax", {x}, p, [p, n](Gradients& gradients) {
+  return record("masked_softmax", {x}, p, [p, n](Gradients& gradients) {
     // dx = p (dp - sum_j p dp)
     const Tensor& dp = gradients.output();
     Tensor dx = Tensor::empty_like(p);
