@@ -31,9 +31,9 @@ Variable Variable::leaf(Tensor value, DType grad_dtype) {
   return result;
 }
 
-void Variable::freeze() {
-  LH_CHECK(leaf_ != nullptr, "[freeze] only leaves can be frozen");
-  leaf_->is_wanted = false;
+void Variable::set_frozen(bool frozen) {
+  LH_CHECK(leaf_ != nullptr, "[set_frozen] only leaves can be frozen");
+  leaf_->is_wanted = !frozen;
 }
 
 Tensor Variable::grad() const {

@@ -48,8 +48,9 @@ class Variable {
     return node_ != nullptr || (leaf_ != nullptr && leaf_->is_wanted);
   }
 
-  /// From now on this leaf and its copies are constants: no gradient reaches them, though an op may still compute one.
-  void freeze();
+  /// From now on this leaf and its copies are constants, or no longer: no gradient reaches them, though an op may still
+  /// compute one.
+  void set_frozen(bool frozen);
 
   /// Gradient of a leaf; undefined when none has arrived since zero_grad().
   Tensor grad() const;

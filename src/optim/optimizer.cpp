@@ -18,10 +18,8 @@ class GroupedOptimizer final : public Optimizer {
     for (size_t i = 0; i < rules.size(); ++i) {
       const ShardPart part = shards_.part(i, place.owner);
       rules[i].parameter->keep_master_part(part.begin, part.end);
-      if (rules[i].frozen) {
-        rules[i].parameter->variable.freeze();
-        continue;
-      }
+      rules[i].parameter->variable.set_frozen(rules[i].frozen);
+      if (rules[i].frozen) continue;
       const OwnedParam owned{rules[i], i, part};
       if (rules[i].muon) muon_.emplace_back(owned);
       else adamw_.add(owned);

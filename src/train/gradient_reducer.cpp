@@ -41,6 +41,7 @@ GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
   // Backward meets the last parameters first.
   int64_t bytes = bucket_bytes;
   for (size_t i = store.all().size(); i-- > 0;) {
+    if (!parameter(i).variable.requires_grad()) continue;  // frozen, on every process
     if (bytes >= bucket_bytes) {
       buckets_.emplace_back();
       bytes = 0;
@@ -105,8 +106,11 @@ std::vector<size_t> GradientReducer::with_gradients(const Bucket& bucket,
   std::vector<size_t> indices;
   for (size_t i = 0; i < flags.size(); ++i) {
     const size_t index = bucket.parameters[i];
-    // Imagined peers (dist/imagined.h) do not send back what this process has said.
-    if (flags[i] != 0 || parameter(index).variable.grad().defined()) indices.push_back(index);
+    // Imagined peers (dist/imagined.h) are like this process, and do not send back what it has said.
+    const bool met_somewhere = store_.device().is_meta()
+                                   ? parameter(index).variable.grad().defined()
+                                   : flags[i] != 0;
+    if (met_somewhere) indices.push_back(index);
   }
   return indices;
 }

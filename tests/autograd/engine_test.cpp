@@ -95,13 +95,13 @@ TEST_CASE("a frozen leaf gets no gradient and what is frozen altogether no histo
       const std::vector<double> want = to_doubles(kept.grad());
       first.zero_grad();
       second.zero_grad();
-      frozen->freeze();
+      frozen->set_frozen(true);
       const Variable middle = apply(lower, x);
       CHECK(middle.requires_grad() == (frozen == &second));
       backward(apply(upper, middle), seed);
       CHECK(!frozen->grad().defined());
       CHECK(to_doubles(kept.grad()) == want);
-      kept.freeze();
+      kept.set_frozen(true);
       CHECK(!apply(upper, apply(lower, x)).requires_grad());
     }
   }

@@ -68,18 +68,29 @@ TEST_CASE("frozen parameters stay and multipliers act on the learning rate") {
                      {"*norm*", 0.5, std::nullopt, std::nullopt}};
   f.config.learning_rate = 0.01;
   f.config.weight_decay = 0;
-  const auto optimizer = make_optimizer(f.config, f.store);
-  for (const auto& parameter : f.store.all()) {
-    if (!parameter->variable.requires_grad()) continue;
-    Tensor ones = Tensor::empty(parameter->master.shape(), DType::kF32);
-    cpu::fill(ones, 1);
-    set_gradient(*parameter, ones);
-  }
-  optimizer->step(1, 1);
+  f.config.groups[0].weight_decay = 0.5;
+  const auto step_from_one = [&] {
+    const auto optimizer = make_optimizer(f.config, f.store);
+    for (const auto& parameter : f.store.all()) {
+      cpu::fill(parameter->master, 1);
+      Tensor gradient = parameter->variable.grad_or_zeros();  // also of what gets none
+      cpu::fill(gradient, 1);
+    }
+    optimizer->step(1, 1);
+    std::vector<double> moved;
+    for (const auto& parameter : f.store.all()) moved.push_back(to_doubles(parameter->master)[0] - 1);
+    return moved;
+  };
   // The first AdamW update has the size of the learning rate.
-  CHECK(to_doubles(f.store.all()[0]->master)[0] == doctest::Approx(-0.01));
-  CHECK(to_doubles(f.store.all()[1]->master)[0] == 0);
-  CHECK(to_doubles(f.store.all()[2]->master)[0] == doctest::Approx(-0.005));
+  std::vector<double> moved = step_from_one();
+  CHECK(moved[0] == doctest::Approx(-0.01));
+  CHECK(moved[1] == 0);
+  CHECK(moved[2] == doctest::Approx(-0.005));
+  CHECK(!f.store.all()[1]->variable.requires_grad());
+  f.config.groups[0].freeze = false;  // another optimizer, other rules
+  moved = step_from_one();
+  CHECK(moved[1] == doctest::Approx(-0.01 - 0.01 * 0.5));
+  CHECK(f.store.all()[1]->variable.requires_grad());
 }
 
 TEST_CASE("a factor on weight decay acts on AdamW and on Muon alike") {

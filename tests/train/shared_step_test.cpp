@@ -6,6 +6,7 @@
 #include "autograd/engine.h"
 #include "backend/elementwise.h"
 #include "ops/elementwise.h"
+#include "optim/param_groups.h"
 #include "team_support.h"
 
 namespace {
@@ -90,9 +91,15 @@ TEST_CASE("what is frozen stays whoever shares the optimizer, and so may everyth
         setup.recipe.optim.groups.back().freeze = true;
         const TeamRun alone = train_team(1, setup)[0];
         const auto together = train_team(2, setup);
+        const Decoder before(setup.model, setup.dtype, 3);  // as train_team's
         for (const TeamRun& run : together) {
           check_close(run.losses, alone.losses, 1e-9);
           check_close(run.norms, alone.norms, 1e-9);
+          for (size_t p = 0; p < run.parameters.size(); ++p) {
+            const Parameter& parameter = *before.parameters().all()[p];
+            const bool stays = run.parameters[p] == to_doubles(parameter.master);
+            CHECK_MESSAGE(stays == glob_match(frozen, parameter.name), parameter.name);
+          }
         }
         for (const double norm : alone.norms) CHECK((norm == 0) == (frozen == std::string("*")));
       }
