@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/doctor.h"
 #include "config/load.h"
+#include "train/gate_schedule.h"
 #include "train/plan.h"
 #include "train/run_state.h"
 
@@ -72,15 +73,17 @@ void print_step(const RecipePlan& plan, const PlanArguments& arguments) {
   fmt::print("{:<38} {:<14} {:>6} {:>12} {:>9.3g}\n\n", "together", "", "", "", total);
 }
 
-void print_assumptions(const RecipePlan& plan, const PlanArguments& arguments, bool cpu) {
+void print_assumptions(const Recipe& recipe, const RecipePlan& plan, const PlanArguments& arguments, bool cpu) {
   fmt::print("assumed\n");
   fmt::print("  {:g} TFLOP/s of a process (--peak-tflops), {:g} of it reached (--efficiency)\n",
              arguments.peak_tflops, arguments.efficiency);
-  fmt::print("  useful FLOP, the mean of all processes: what recompute repeats isn't counted\n");
+  fmt::print("  FLOP, the mean of all processes: what recompute repeats isn't counted\n");
   if (plan.processes > 1)
     fmt::print("  {:g} GB/s sent by a process (--link-gigabytes), nothing overlaps\n",
                arguments.link_gigabytes);
   fmt::print("  every sequence is one document, the most that a step can be\n");
+  if (gate_phases(recipe).size() > 1)
+    fmt::print("  memory and traffic of the phase of the gates (schedule.gates) that has most of each\n");
   if (cpu) return;
   if (kWithCuda)
     fmt::print("  memory with the scratch of this build's kernels, without CUDA's context and cuDNN's\n");
@@ -115,7 +118,7 @@ int recipe_plan_command(const PlanArguments& arguments) {
              plan.processes, plan.data, plan.context, plan.micro_batches, arguments.rank);
   fmt::print("{}\n\n", plan.memory.table());
   print_step(plan, arguments);
-  print_assumptions(plan, arguments, cpu);
+  print_assumptions(recipe, plan, arguments, cpu);
   return 0;
 }
 

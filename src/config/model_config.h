@@ -81,6 +81,8 @@ struct MixerConfig {
   bool weighted = false;
 
   int64_t resolved_utility_hidden(int64_t hidden_size) const;
+  /// Whether a query never sees a key outside its window.
+  bool is_local() const { return window > 0 && sinks == 0 && kind != "sp_kv"; }
   bool has_learned_gates() const { return kind == "sp_kv" && global_kv_heads.empty(); }
 
   bool operator==(const MixerConfig&) const = default;

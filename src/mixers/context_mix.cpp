@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include "ops/attention.h"
 #include "parallel/head_exchange.h"
 #include "parallel/row_exchange.h"
@@ -51,8 +53,11 @@ Variable mix_gathered_keys(MixInputs inputs, const ContextLayout& context, const
                            double scale, const std::string& label, const Mix& mix) {
   const GatheredAttention& gathered = context.gathered(mask, scale);
   for (size_t i = 0; i < inputs.keys.size(); ++i)
-    inputs.keys[i] = exchange_rows(inputs.keys[i], gathered.exchange, context.group(),
-                                   label + (i == 0 ? " k" : i == 1 ? " v" : " bias"));
+    if (inputs.keys[i].defined())
+      inputs.keys[i] = exchange_rows(inputs.keys[i], gathered.exchange, context.group(),
+                                     label + (i == 0   ? " k"
+                                              : i == 1 ? " v"
+                                                       : fmt::format(" with keys {}", i - 1)));
   return mix(inputs, gathered.plan);
 }
 

@@ -20,7 +20,7 @@ enum class ContextScheme : uint8_t {
 /// "auto", "gather" or "heads": MixerConfig::context.
 ContextScheme context_scheme(const std::string& name);
 
-/// Rows [N, heads, d] of one process; sizes of heads and d are each tensor's own. Undefined queries stay so.
+/// Rows [N, heads, d] of one process; sizes of heads and d are each tensor's own. Undefined ones stay so.
 struct MixInputs {
   std::vector<Variable> queries;  // what a row asks with: q, probes
   std::vector<Variable> keys;     // what it is asked by: k, v, then any others

@@ -74,8 +74,10 @@ Decoder::Decoder(const ModelConfig& config, DType compute, uint64_t seed, Device
                               ParameterKind::kEmbedding, Init::normal(config_.init_std));
   const auto rope = std::make_shared<const RopeTable>(
       config_, compute == DType::kF64 ? DType::kF64 : DType::kF32, device);
-  for (int64_t layer = 0; layer < config_.num_layers; ++layer)
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     blocks_.emplace_back(config_, layer, store_, rope);
+    block_ends_.push_back(std::ssize(store_.all()));
+  }
   norm_ = std::make_unique<RmsNorm>(store_, "model.norm", config_.hidden_size,
                                     config_.rms_norm_eps);
   if (!config_.tie_embeddings)
@@ -147,13 +149,24 @@ void Decoder::describe(MixerReport& report) const {
   for (const Block& block : blocks_) block.mixer().describe(report);
 }
 
-double Decoder::forward_flops(const SequenceLayout& layout) const {
-  double weights = static_cast<double>(config_.vocab_size * config_.hidden_size);  // the head
-  for (const auto& parameter : store_.all())
-    if (parameter->kind == ParameterKind::kMatrix)
-      weights += static_cast<double>(parameter->numel());
-  double total = 2 * weights * static_cast<double>(layout.rows());
-  for (const Block& block : blocks_) total += block.mixer().flops(layout).useful;
+double Decoder::training_flops(const SequenceLayout& layout) const {
+  double total = 0;
+  bool reached = embedding_->variable.requires_grad();  // backward comes this far
+  const auto add_product = [&](const Parameter& weight) {
+    const int passes = 1 + (weight.variable.requires_grad() ? 1 : 0) + (reached ? 1 : 0);
+    total += 2.0 * passes * static_cast<double>(weight.numel()) * static_cast<double>(layout.rows());
+  };
+  const auto learned = [](const auto& parameter) { return parameter->variable.requires_grad(); };
+  auto begin = store_.all().begin() + 1;
+  for (size_t block = 0; block < blocks_.size(); ++block) {
+    const auto end = store_.all().begin() + block_ends_[block];
+    reached = reached || std::any_of(begin, end, learned);
+    for (; begin != end; ++begin)
+      if ((*begin)->kind == ParameterKind::kMatrix) add_product(**begin);
+    total += (reached ? 3 : 1) * blocks_[block].mixer().flops(layout).useful;
+  }
+  reached = reached || learned(*begin);  // the last norm
+  add_product(head());
   return total;
 }
 

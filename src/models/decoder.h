@@ -65,8 +65,10 @@ class Decoder {
   /// TokenMixer::describe() of all layers: what an evaluation's report begins with.
   void describe(MixerReport& report) const;
 
-  /// Forward arithmetic of a step (multiply-adds counted twice), head included, embeddings not.
-  double forward_flops(const SequenceLayout& layout) const;
+  /// Arithmetic of a forward and its backward (multiply-adds counted twice), head included, embeddings not. Where
+  /// something in a block or before it is learned, gradients by inputs cost its products once more and its mixing
+  /// twice; the gradient of a learned weight costs its product once more.
+  double training_flops(const SequenceLayout& layout) const;
 
   /// Whether a training step can be recorded (TokenMixer::is_recordable()).
   bool is_recordable() const;
@@ -83,6 +85,7 @@ class Decoder {
   ParameterStore store_;
   Parameter* embedding_;
   std::vector<Block> blocks_;
+  std::vector<int64_t> block_ends_;  // in store_.all(), which begins with the embedding
   std::unique_ptr<RmsNorm> norm_;
   Parameter* head_ = nullptr;  // nullptr: tied to the embedding
 };

@@ -25,6 +25,21 @@ GatePhase gate_phase(const Recipe& recipe, int64_t step) {
   return phase;
 }
 
+std::vector<GatePhase> gate_phases(const Recipe& recipe) {
+  const auto& mixers = recipe.model.mixers;
+  if (std::none_of(mixers.begin(), mixers.end(),
+                   [](const auto& mixer) { return mixer.second.has_learned_gates(); }))
+    return {GatePhase{}};
+  const ScheduleConfig& schedule = recipe.schedule;
+  const int64_t soft = schedule.gates.resolved_soft_steps(schedule.steps);
+  const int64_t hard = soft + schedule.gates.resolved_anneal_steps(schedule.steps);
+  std::vector<GatePhase> phases;
+  if (soft > 0) phases.push_back(gate_phase(recipe, 0));
+  if (hard > soft) phases.push_back(gate_phase(recipe, soft));
+  if (hard < schedule.steps || phases.empty()) phases.push_back(gate_phase(recipe, hard));
+  return phases;
+}
+
 void number_rows(Batch& batch) {
   batch.row_numbers.assign(batch.tokens.size(), -1);
   for (size_t s = 0; s + 1 < batch.segment_offsets.size(); ++s) {

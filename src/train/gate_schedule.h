@@ -11,6 +11,9 @@ namespace lh {
 /// between 0 and 1, both left out, then hard.
 GatePhase gate_phase(const Recipe& recipe, int64_t step);
 
+/// One of each kind that a run goes through; just one where no mixer learns gates.
+std::vector<GatePhase> gate_phases(const Recipe& recipe);
+
 /// Gives every token of a batch of a training step its number in the step; filling, which are segments
 /// without a target, gets -1.
 void number_rows(Batch& batch);

@@ -4,6 +4,7 @@
 
 #include "backend/matmul.h"
 #include "optim/schedule.h"
+#include "train/gate_schedule.h"
 #include "train/step.h"
 
 namespace lh {
@@ -32,6 +33,11 @@ LabelTraffic traffic_of(const Team& team) {
   return all;
 }
 
+int64_t total(const LabelTraffic& sent) {
+  return std::accumulate(sent.begin(), sent.end(), int64_t{0},
+                         [](int64_t sum, const auto& row) { return sum + row.second; });
+}
+
 }  // namespace
 
 RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device device, DType compute,
@@ -55,22 +61,31 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device dev
   plan.context = team.place().context;
   plan.parameters = model.parameters().count();
   plan.micro_batches = share.micro_batches();
-  LabelTraffic sent;
-  for (int step = 0; step < 2; ++step) {  // the second finds everything allocated
-    reset_memory_peak(DeviceKind::kMeta);
-    sent = traffic_of(team);
-    train_step(
-        {.model = model,
-         .optimizer = *optimizer,
-         .recipe = recipe,
-         .batch = [&](int64_t micro) { return full_sequences(share.size(micro), seq); },
-         .micro_batches = share.micro_batches(),
-         .valid_targets = sequences * seq,
-         .stop = nullptr,
-         .team = &team},
-        1);
+  LabelTraffic most_sent;
+  for (const GatePhase& gates : gate_phases(recipe)) {
+    LabelTraffic sent;
+    for (int step = 0; step < 2; ++step) {  // the second finds everything allocated
+      reset_memory_peak(DeviceKind::kMeta);
+      sent = traffic_of(team);
+      train_step(
+          {.model = model,
+           .optimizer = *optimizer,
+           .recipe = recipe,
+           .batch = [&](int64_t micro) { return full_sequences(share.size(micro), seq); },
+           .micro_batches = share.micro_batches(),
+           .valid_targets = sequences * seq,
+           .stop = nullptr,
+           .gates = gates,
+           .document_tokens = sequences * seq,
+           .team = &team},
+          1);
+    }
+    const MemoryReport memory = memory_report(DeviceKind::kMeta);
+    if (memory.total_peak > plan.memory.total_peak) plan.memory = memory;
+    LabelTraffic of_step = traffic_of(team);
+    for (auto& [key, bytes] : of_step) bytes -= sent[key];
+    if (total(of_step) >= total(most_sent)) most_sent = std::move(of_step);
   }
-  plan.memory = memory_report(DeviceKind::kMeta);
   for (int i = 0; i < kMemoryOwners; ++i) {
     const auto owner = static_cast<size_t>(i);
     plan.memory.now[owner] -= before.now[owner];
@@ -78,12 +93,9 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device dev
   }
   plan.memory.total_now -= before.total_now;
   plan.memory.total_peak -= before.total_now;
-  LabelTraffic of_step = traffic_of(team);
-  for (auto& [key, bytes] : of_step) bytes -= sent[key];
-  plan.sent = planned_traffic(of_step, config);
-  // Backward is twice the forward (train/step.cpp), and sequences are alike.
-  const BatchTensors sequence = BatchTensors::from(full_sequences(1, seq), device);
-  plan.flops = 3 * static_cast<double>(sequences) * model.forward_flops(sequence.layout);
+  plan.sent = planned_traffic(most_sent, config);
+  const BatchTensors sequence = BatchTensors::from(full_sequences(1, seq), device);  // they are alike
+  plan.flops = static_cast<double>(sequences) * model.training_flops(sequence.layout);
   return plan;
 }
 

@@ -25,11 +25,10 @@ std::optional<MixerLabel> mixer_label(std::string label, const ModelConfig& mode
   const std::string prefix = label.substr(0, label.find(' '));
   for (int64_t layer = 0; layer < model.num_layers; ++layer) {
     if (prefix != mixer_prefix(layer)) continue;
-    const bool window = model.mixer_of_layer(layer).window > 0;
     return MixerLabel{layer, backward,
-                      prefix == label ? "heads"
-                      : window        ? "halo of keys and values"
-                                      : "keys and values"};
+                      prefix == label                                 ? "heads"
+                      : model.mixer_of_layer(layer).is_local() ? "halo of keys and values"
+                                                               : "keys and values"};
   }
   return std::nullopt;
 }

@@ -36,12 +36,6 @@ BatchTensors tensors_of(const StepContext& context, Batch batch) {
                          : BatchTensors::from(batch, context.model.device());
 }
 
-/// Backward is twice the forward's arithmetic (gradients by input and by weight); a recomputed
-/// forward is not counted as useful.
-double useful_flops(const StepContext& context, const BatchTensors& batch) {
-  return 3 * context.model.forward_flops(batch.layout);
-}
-
 void enqueue_micro_batch(const StepContext& context, const BatchTensors& batch, Tensor loss,
                          bool accumulate, const BackwardWatch* watch = nullptr) {
   const bool recompute = context.recipe.precision.recompute == "block";
@@ -152,7 +146,7 @@ StepResult eager_step(const StepContext& context, double learning_rate_factor, S
                              ? *std::exchange(state.ahead, std::nullopt)
                              : tensors_of(context, context.batch(micro));
     batch.layout.set_gates(gates.phase());  // one sent ahead was made in another step's phase
-    result.flops += useful_flops(context, batch);
+    result.flops += context.model.training_flops(batch.layout);
     const bool last = micro + 1 == context.micro_batches;
     enqueue_micro_batch(context, batch, numbers.loss(together ? 0 : micro), together && micro > 0,
                         together && last ? state.reducer->watch() : nullptr);
@@ -186,7 +180,7 @@ StepResult recorded_step(const StepContext& context, double learning_rate_factor
     if (must_stop(context)) return {.stopped = true};
     if (micro > 0 || !std::exchange(state.first_in_place, false))
       recorded.put(micro, context.batch(micro));
-    result.flops += useful_flops(context, recorded.batch(micro));
+    result.flops += context.model.training_flops(recorded.batch(micro).layout);
   }
   context.optimizer.prepare(learning_rate_factor);
   recorded.run({static_cast<double>(context.micro_batches),

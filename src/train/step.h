@@ -24,7 +24,7 @@ struct StepResult {
   double loss = 0;       // total loss / valid targets of the global batch
   double grad_norm = 0;  // before clipping
   double density_loss = 0;  // schedule.gates.density_weight's term, which `loss` leaves out
-  double flops = 0;      // useful arithmetic, forward and backward, of all processes
+  double flops = 0;      // arithmetic of all processes, recomputed forwards left out
   bool stopped = false;  // `stop` said so between micro-batches: nothing was updated
   std::string non_finite = {};  // "" or the name of the first bad tensor: nothing was updated
 };

@@ -378,19 +378,6 @@ TEST_CASE("parallax reports the size of its probe, its gate, and the stable rank
   }
 }
 
-TEST_CASE("a mixer without a CUDA path refuses the device when the model is built") {
-  if constexpr (kWithCuda) {
-    ModelConfig model;
-    model.hidden_size = 12;
-    model.num_layers = 1;
-    model.num_heads = 2;
-    ParameterStore store(DType::kF32, 3, Device{DeviceKind::kCuda, 0});
-    const MixerConfig config{.kind = "lla"};
-    CHECK_THROWS_WITH_AS(make_mixer({model, config, "m", store, nullptr}),
-                         doctest::Contains("set run.device: cpu"), ConfigError);
-  }
-}
-
 TEST_CASE("a layout that takes other documents equals a fresh one, in its copies too") {
   SequenceLayout layout = SequenceLayout::reusable(std::vector<int64_t>{0, 7, 20}, kCpuDevice);
   const SequenceLayout copy = layout;

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include "runtime/memory.h"
 #include "train/plan.h"
 
@@ -213,6 +215,62 @@ TEST_CASE("the arithmetic of a step does not depend on how many processes share 
       recipe.parallel.layout = layout;
       CHECK(plan_of(recipe, 5).flops == doctest::Approx(want).epsilon(1e-12));
     }
+}
+
+void learn_only(Recipe& recipe, const std::string& pattern) {
+  ParamGroupConfig all, some;
+  all.pattern = std::string(1, '*');
+  all.freeze = true;
+  some.pattern = pattern;
+  some.freeze = false;
+  recipe.optim.groups = {all, some};
+}
+
+TEST_CASE("what is frozen costs no gradient, and what comes before all that is learned no backward at all") {
+  Recipe recipe = recipe_of(4, "zigzag", "gather", 16);
+  learn_only(recipe, "model.layers.2.mlp.*");
+  const double tokens = 16 * kTokens, attention = 4.0 * kHidden * kHeads * kHeadDim,
+               mlp = 3.0 * kHidden * kInner, head = double{kVocabulary} * kHidden;
+  const double matrices = 2 * (attention + mlp) +             // forward only
+                          2 * attention + 3 * mlp +           // learned, input's gradient in front of it
+                          3 * 2 * (attention + mlp) + 2 * head;  // input's gradient
+  const double all_pairs = kTokens * (kTokens + 1) / 2.0;
+  const double window_pairs = kWindow * (kWindow + 1) / 2.0 + (kTokens - kWindow) * double{kWindow};
+  // Layers 0, 2 and 4 have windows; 0 and 1 are mixed forward only.
+  const double pairs = (1 + 3 + 3) * window_pairs + (1 + 3 + 3) * all_pairs;
+  const RecipePlan plan = plan_of(recipe, 5);
+  CHECK(plan.flops ==
+        doctest::Approx(2 * matrices * tokens + 4.0 * kHeads * kHeadDim * 16 * pairs).epsilon(1e-12));
+  CHECK(plan.memory.now[static_cast<size_t>(MemoryOwner::kGradients)] == 4 * 3 * kHidden * kInner);
+}
+
+TEST_CASE("a plan is that of the phase of the gates that needs most") {
+  constexpr int64_t kContext = 4, kInnerUtility = 32;
+  Recipe recipe = recipe_of(kContext, "contiguous", "gather", 2 * kWorld / kContext);
+  recipe.model.mixers = {{"pruned", {.kind = "sp_kv", .window = kWindow, .context = "gather",
+                                     .utility_hidden = kInnerUtility}}};
+  recipe.model.schedule = {"pruned"};
+  recipe.schedule.steps = 8;  // the last two are hard: with a frozen trunk they learn nothing
+  learn_only(recipe, "*.utility.*");
+  constexpr int64_t kLearned =
+      kLayers * (kInnerUtility * kHidden + kInnerUtility + kKvHeads * kInnerUtility + kKvHeads);
+  const RecipePlan plan = plan_of(recipe, 1);
+  CHECK(plan.memory.now[static_cast<size_t>(MemoryOwner::kGradients)] == 4 * kLearned);
+  int64_t forward = 0, backward = 0, gradients = 0;
+  for (const PlannedTraffic& row : plan.sent) {
+    if (row.what == "gradients") gradients += row.bytes;
+    if (row.mixer.empty()) continue;
+    CHECK(row.what == "keys and values");  // open keys are seen from anywhere
+    CHECK(row.layers == kLayers);
+    (row.backward ? backward : forward) += row.bytes;
+  }
+  // Short biases are not cut evenly among 64.
+  CHECK(std::abs(gradients - 4 * kLearned / 64 * 63) < 4 * 64);
+  // The second of four is seen by two and sees one. Biases are learned everywhere; keys and values of the first layer,
+  // before all that is learned, are not.
+  constexpr int64_t kPiece = 2 * kTokens / kContext, kBiasBytes = 4 * kKvHeads;
+  CHECK(forward == 2 * kPiece * kLayers * (2 * kRowBytes + kBiasBytes));
+  CHECK(backward == kPiece * ((kLayers - 1) * 2 * kRowBytes + kLayers * kBiasBytes));
 }
 
 TEST_CASE("a plan leaves nothing behind and is the same again") {
