@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # Parallax against softmax attention at equal tokens, under Muon and AdamW, three seeds each, on the quickstart's
-# text, with two controls of softmax: as many parameters (a wider MLP) and as much arithmetic (more steps). Then what
-# the layers of one Parallax run per optimizer report: correction ratios and stable ranks.
-# Run scripts/quickstart.sh before. About 40 minutes on two cores.
+# text, with two controls of softmax: as many parameters (a wider MLP) and as much arithmetic (more steps), and with two
+# other probes: zero at first, and gated, which shows whether training opens the gate. Then what the layers of the
+# Parallax runs report, the mean over layers and its range over seeds.
+# Run scripts/quickstart.sh before.
 set -euo pipefail
 source "$(dirname "$0")/runs.sh"
 recipe=recipes/pretrain/parallax_cpu.yaml
 softmax="model.mixers={local: {kind: sliding_window, window: 128, sinks: 1}, full: {kind: softmax}}"
+zero="model.mixers={local: {kind: parallax, window: 128, sinks: 1, zero_probe: true}, full: {kind: parallax, zero_probe: true}}"
+gated="model.mixers={local: {kind: parallax, window: 128, sinks: 1, probe_gate: true}, full: {kind: parallax, probe_gate: true}}"
+# Of 178.4 to 155.4 GFLOP a step (longhand recipe plan --vocabulary 2048, where a sequence is one document, the most
+# that Parallax can cost): 1.148 times the steps, and of the decay.
+longer=(schedule.steps=230 schedule.decay_steps=92)
 common=(eval.every_steps=0 eval.sample_tokens=0)
 muon=(optim.kind=muon)
 adamw=(optim.kind=adamw optim.learning_rate=4.0e-3)
@@ -17,7 +23,9 @@ for optimizer in muon adamw; do
     train "$optimizer-parallax-$seed" $recipe "${keys[@]}"
     train "$optimizer-softmax-$seed" $recipe "${keys[@]}" "$softmax"
     train "$optimizer-wider-$seed" $recipe "${keys[@]}" "$softmax" model.intermediate_size=683
-    train "$optimizer-longer-$seed" $recipe "${keys[@]}" "$softmax" schedule.steps=208 schedule.decay_steps=83
+    train "$optimizer-longer-$seed" $recipe "${keys[@]}" "$softmax" "${longer[@]}"
+    train "$optimizer-zero_probe-$seed" $recipe "${keys[@]}" "$zero"
+    train "$optimizer-gated-$seed" $recipe "${keys[@]}" "$gated"
   done
 done
 echo "| optimizer | model | loss, mean and range of 3 seeds | bits per byte |"

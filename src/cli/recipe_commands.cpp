@@ -108,15 +108,24 @@ int recipe_plan_command(const PlanArguments& arguments) {
   if (cpu) use_threads(recipe.run.threads);
   const bool bf16 = arguments.compute == "bf16" ||
                     (arguments.compute == "auto" && recipe.precision.compute != "fp32");
-  const RecipePlan plan = plan_recipe(recipe, static_cast<int>(arguments.world),
-                                      static_cast<int>(arguments.rank),
-                                      cpu ? kMetaCpuDevice : kMetaCudaDevice,
-                                      bf16 ? DType::kBF16 : DType::kF32, arguments.vocabulary);
+  const auto plan_of = [&](const Recipe& planned) {
+    return plan_recipe(planned, static_cast<int>(arguments.world), static_cast<int>(arguments.rank),
+                       cpu ? kMetaCpuDevice : kMetaCudaDevice, bf16 ? DType::kBF16 : DType::kF32,
+                       arguments.vocabulary);
+  };
+  const RecipePlan plan = plan_of(recipe);
   fmt::print("{} parameters, {} on {}\n", format_count(static_cast<double>(plan.parameters)),
              bf16 ? "bf16" : "fp32", cpu ? "cpu" : "cuda");
   fmt::print("{} processes: {} data groups of {} (parallel.context), {} micro-batches each; rank {} is planned\n\n",
              plan.processes, plan.data, plan.context, plan.micro_batches, arguments.rank);
-  fmt::print("{}\n\n", plan.memory.table());
+  fmt::print("{}\n", plan.memory.table());
+  if (cpu && plan.processes > 1 && recipe.parallel.overlap) {
+    Recipe late = recipe;
+    late.parallel.overlap = false;
+    fmt::print("at peak if all gradients are summed after backward: {}\n",
+               format_bytes(static_cast<double>(plan_of(late).memory.total_peak)));
+  }
+  fmt::print("\n");
   print_step(plan, arguments);
   print_assumptions(recipe, plan, arguments, cpu);
   return 0;

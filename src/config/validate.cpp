@@ -144,6 +144,20 @@ std::vector<std::string> self_pruned_mixers(const ModelConfig& model) {
   return names;
 }
 
+/// A window that is longer than every sequence hides nothing.
+bool window_is_idle(const MixerConfig& mixer, const Recipe& r) {
+  return mixer.window > r.data.seq_tokens && mixer.kind != "sp_kv";
+}
+
+void check_windows(const Recipe& r, Rules& rules) {
+  for (const auto& [name, mixer] : r.model.mixers) {
+    if (mixer.kind == "sliding_window") continue;  // a warning: a pretrained model may come with a longer one
+    rules.check(!window_is_idle(mixer, r), {"model.mixers." + name + ".window", "data.seq_tokens", "model.mixers." + name},
+                fmt::format("expected at most data.seq_tokens {} (or 0 for no window), got {}", r.data.seq_tokens,
+                            mixer.window));
+  }
+}
+
 void check_gates(const Recipe& r, Rules& rules) {
   const std::vector<std::string> names = self_pruned_mixers(r.model);
   const GateScheduleConfig& gates = r.schedule.gates;
@@ -256,6 +270,11 @@ void check_data(const DataConfig& data, Rules& rules) {
 std::vector<std::string> recipe_warnings(const Recipe& r) {
   constexpr int64_t kMuchLonger = 8;
   std::vector<std::string> warnings;
+  for (const auto& [name, mixer] : r.model.mixers)
+    if (window_is_idle(mixer, r))
+      warnings.push_back(fmt::format("model.mixers.{}.window: {} tokens are more than data.seq_tokens {}: as trained "
+                                     "here it hides nothing",
+                                     name, mixer.window, r.data.seq_tokens));
   for (const std::string& name : self_pruned_mixers(r.model)) {
     const int64_t window = r.model.mixers.at(name).window;
     if (window > r.data.seq_tokens / kMuchLonger)
@@ -320,6 +339,7 @@ std::vector<RecipeProblem> validate_recipe(const Recipe& r) {
   rules.check(s.kind == "wsd" || s.weight_decay_power == 0,
               {"schedule.weight_decay_power", "schedule.kind"},
               fmt::format("belongs to kind wsd, not to {}", s.kind));
+  check_windows(r, rules);
   check_gates(r, rules);
   const int64_t context = r.parallel.context;
   const int64_t heads = r.model.num_heads, kv_heads = r.model.resolved_num_kv_heads();

@@ -86,6 +86,9 @@ TEST_CASE("rules between keys name all values that matter") {
             "threshold: expected above 0 and below 1, got 0"},
            {{"model.mixers.attn={kind: sp_kv, window: 200}"},
             "the predictor learns from keys outside the window alone"},
+           {{"model.mixers.attn={kind: parallax, window: 129}"},
+            "mixers.attn.window: expected at most data.seq_tokens 128 (or 0 for no window), got 129"},
+           {{"model.mixers.attn={kind: lla, window: 200}"}, "expected at most data.seq_tokens 128"},
            {{"model.mixers.attn.utility_clip=0.001"}, "belongs to kind sp_kv, not to softmax"},
            {{"model.mixers.attn.weighted=true"}, "belongs to kind sp_kv, not to softmax"},
            {{"model.mixers.attn={kind: sp_kv, window: 4, utility_clip: 0.01}"},
@@ -184,14 +187,17 @@ TEST_CASE("rules between keys name all values that matter") {
 }
 
 TEST_CASE("a window that is much of the sequence is a warning") {
-  const auto warnings = [](const std::string& window) {
+  const auto warnings = [](const std::string& kind, const std::string& window) {
     return recipe_warnings(parse_recipe_text(
         small_recipe(), "r.yaml",
-        std::vector<std::string>{"model.mixers.attn={kind: sp_kv, window: " + window + "}"}));
+        std::vector<std::string>{"model.mixers.attn={kind: " + kind + ", window: " + window + "}"}));
   };
-  CHECK(warnings("16").empty());
-  REQUIRE(warnings("17").size() == 1);
-  CHECK(contains(warnings("17")[0], "model.mixers.attn.window: 17 tokens are much of"));
+  CHECK(warnings("sp_kv", "16").empty());
+  REQUIRE(warnings("sp_kv", "17").size() == 1);
+  CHECK(contains(warnings("sp_kv", "17")[0], "model.mixers.attn.window: 17 tokens are much of"));
+  CHECK(warnings("sliding_window", "128").empty());
+  REQUIRE(warnings("sliding_window", "129").size() == 1);
+  CHECK(contains(warnings("sliding_window", "129")[0], "window: 129 tokens are more than data.seq_tokens 128"));
 }
 
 TEST_CASE("the gates' phases resolve to shares of the run") {
