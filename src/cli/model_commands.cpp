@@ -145,6 +145,8 @@ int eval_command(const EvalArguments& arguments) {
     fail<ConfigError>("--kv-threshold, --soft-gates, --gate-control: for models with sp_kv layers; "
                       "{} has none",
                       checkpoint);
+  if (arguments.kv_threshold && !(*arguments.kv_threshold > 0 && *arguments.kv_threshold < 1))
+    fail<ConfigError>("--kv-threshold: expected above 0 and below 1, got {}", *arguments.kv_threshold);
   if (controlled && arguments.soft_gates)
     fail<ConfigError>("--gate-control replaces hard gates: leave out --soft-gates");
   GatePhase gates;
