@@ -23,7 +23,7 @@
 // Numerics: as bwd_bf16.cu. Determinism: bitwise; every sum has one owner and a fixed order.
 // Roofline, an unmeasured estimate: 22 d flops per visible pair, at the 650 of 989 TFLOP/s that the forward
 //   design reaches; 8 documents of 8192, 32 heads of 128: 24 TFLOP, 37 ms, of the portable kernel's 78. Products
-//   of 48 columns, at d = 128, read their left operand from shared memory in 7/6 of the time they take.
+//   of 48 columns, at d = 128, read their operands from shared memory in 7/6 of the time they take.
 #include "kernels/attention/parallax/row.cuh"
 #include "kernels/attention/parallax_sm90.h"
 #include "kernels/attention/softmax/key_ring_sm90.cuh"

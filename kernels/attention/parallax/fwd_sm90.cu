@@ -25,6 +25,7 @@
 // Roofline, an unmeasured estimate: 8 d flops per visible pair, twice softmax attention's on the same
 //   bytes: at the 650 of 989 TFLOP/s of that kernel's design 8 documents of 8192, 32 heads of 128: 8.8
 //   TFLOP, 13.5 ms, 2.0 times our softmax attention.
+#include "kernels/attention/checks.h"
 #include "kernels/attention/parallax/row.cuh"
 #include "kernels/attention/parallax_sm90.h"
 #include "kernels/attention/softmax/key_ring_sm90.cuh"
@@ -246,6 +247,7 @@ void parallax_fwd_sm90(const ParallaxFwdParams<xpu::bf16>& p, xpu::Stream stream
                      "without bias, got head dims " + std::to_string(p.head_dim) + " and " +
                      std::to_string(p.value_dim));
   }
+  checks::require_shape(p, "parallax_fwd_sm90");
   if (p.schedule.query_tile_count == 0) return;
   if (p.schedule.query_tile_rows != kParallaxFwdSm90Tile) {
     throw xpu::Error("parallax_fwd_sm90: the schedule has tiles of 128 rows, got " +

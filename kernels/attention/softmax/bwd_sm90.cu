@@ -38,8 +38,7 @@
 #include "kernels/attention/checks.h"
 #include "kernels/attention/softmax/bias_sm90.cuh"
 #include "kernels/attention/softmax/key_walk.h"
-#include "kernels/attention/softmax/query_walk.h"
-#include "kernels/attention/softmax/tile_sm90.cuh"
+#include "kernels/attention/softmax/query_ring_sm90.cuh"
 
 namespace lh::kernels {
 
@@ -211,17 +210,10 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <int kD_>
 struct DkvConfig {
   static constexpr int kD = kD_, kN = kD == 64 ? 128 : 64;  // queries that pass at a time
-  static constexpr int kStages = 4;
   using Own = Tile<kOwnRows, kD>;
   using Passing = Tile<kN, kD>;
-  static constexpr std::size_t kSharedBytes = 2 * Own::kBytes + 2 * kStages * Passing::kBytes;
-};
-
-/// A passing tile of queries; positions as in mask.h.
-struct PassingQueries {
-  int rows;                    // 0: there are no more tiles
-  int row, head;               // of the first query in the tensors
-  int query, key, key_length;  // positions of the first query and of the block's first key
+  using Ring = QueryRing<Passing, 2, 2, 4>;  // q, dout; lse, delta
+  static constexpr std::size_t kSharedBytes = 2 * Own::kBytes + Ring::kBytes;
 };
 
 template <class C, bool kBias>
@@ -231,18 +223,13 @@ __global__ void __launch_bounds__(kThreads, 1)
                                   const XPU_GRID_CONSTANT TensorMap dout_map,
                                   const XPU_GRID_CONSTANT TensorMap k_map,
                                   const XPU_GRID_CONSTANT TensorMap v_map) {
-  constexpr int kD = C::kD, kN = C::kN, kStages = C::kStages;
+  constexpr int kD = C::kD, kN = C::kN;
   using Own = typename C::Own;
   using Passing = typename C::Passing;
+  using Ring = typename C::Ring;
   XPU_DYN_SHARED(bf16, k_tile);
   XPU_SHARED(Mbarrier, own_full, [1]);
-  XPU_SHARED(Mbarrier, q_full, [kStages]);
-  XPU_SHARED(Mbarrier, dout_full, [kStages]);
-  XPU_SHARED(Mbarrier, stats_full, [kStages]);
-  XPU_SHARED(Mbarrier, empty, [kStages]);
-  XPU_SHARED(softmax::QueryWalk, walk, [1]);  // of one thread, which has 24 registers
-  XPU_SHARED(PassingQueries, passing, [kStages]);
-  XPU_SHARED(float, stats, [kStages][2][kN]);  // lse, delta
+  XPU_SHARED(Ring, ring, [1]);
   bf16* const v_tile = k_tile + Own::kSize;
   bf16* const stages = v_tile + Own::kSize;
 
@@ -253,12 +240,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   if (threadIdx.x == 0) {
     xpu::mbarrier_init(own_full, 1);
-    for (int s = 0; s < kStages; ++s) {
-      xpu::mbarrier_init(&q_full[s], 1);
-      xpu::mbarrier_init(&dout_full[s], 1);
-      xpu::mbarrier_init(&stats_full[s], 32);
-      xpu::mbarrier_init(&empty[s], 4 * kConsumers);  // a warp reads stats for itself
-    }
+    ring->start();
+    ring->walk = {&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kN};
+    if constexpr (kBias) ring->walk.closed = softmax::closed(p, kv_head, work);
     xpu::mbarrier_init_fence();
   }
   xpu::sync_block();
@@ -267,47 +251,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     xpu::registers_shrink_to<24>();
     if (warp > 0) return;
     if (lane == 0) {
-      *walk = {&p.schedule, &p.mask, work, kv_head * group, (kv_head + 1) * group, kN};
-      if constexpr (kBias) walk->closed = softmax::closed(p, kv_head, work);
-      walk->start();
-      if (!walk->done()) {
+      ring->walk.start();
+      if (!ring->walk.done()) {
         xpu::mbarrier_arrive_expect(own_full, 2 * Own::kBytes);
         Own::load(k_tile, k_map, kv_head * kD, work.first, own_full);
         Own::load(v_tile, v_map, kv_head * kD, work.first, own_full);
       }
     }
-    for (int i = 0;; ++i) {
-      const int s = i % kStages;
-      if (i >= kStages) xpu::mbarrier_wait(&empty[s], (i / kStages - 1) & 1);
-      if (lane == 0) {
-        if (walk->done()) {
-          passing[s].rows = 0;
-          xpu::mbarrier_arrive(&q_full[s]);
-        } else {
-          const AttentionSegment& segment = walk->segment;
-          const int row = segment.query_begin + walk->begin, head = walk->head;
-          passing[s] = {walk->rows(), row, head, segment.query_offset + walk->begin,
-                        walk->key_position(), segment.key_length};
-          bf16* const q_tile = stages + 2 * s * Passing::kSize;
-          xpu::mbarrier_arrive_expect(&q_full[s], Passing::kBytes);
-          Passing::load(q_tile, q_map, head * kD, row, &q_full[s]);
-          xpu::mbarrier_arrive_expect(&dout_full[s], Passing::kBytes);
-          Passing::load(q_tile + Passing::kSize, dout_map, head * kD, row, &dout_full[s]);
-          walk->next();
-        }
-      }
-      xpu::sync_warp();
-      const int rows = passing[s].rows;
-      if (rows == 0) break;
-      const float* lse = p.stats + std::int64_t{passing[s].head} * p.query_rows + passing[s].row;
-      const float* delta = lse + std::int64_t{p.heads} * p.query_rows;
-#pragma unroll
-      for (int c = lane; c < kN; c += 32) {
-        stats[s][0][c] = c < rows ? lse[c] : kInf;
-        stats[s][1][c] = c < rows ? delta[c] : 0.0f;
-      }
-      xpu::mbarrier_arrive(&stats_full[s]);
-    }
+    ring->produce(stages, {&q_map, &dout_map}, p.stats, p.heads, p.query_rows);
     return;
   }
 
@@ -326,31 +277,30 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   }
   for (int i = 0;; ++i) {
-    const int s = i % kStages, phase = i / kStages & 1;
-    xpu::mbarrier_wait(&q_full[s], phase);
-    const PassingQueries at = passing[s];
+    ring->await_tile(i, 0);
+    const PassingQueries at = ring->at(i);
     if (at.rows == 0) break;
     if (i == 0) xpu::mbarrier_wait(own_full, 0);
-    bf16* const q_tile = stages + 2 * s * Passing::kSize;
-    bf16* const dout_tile = q_tile + Passing::kSize;
+    bf16* const q_tile = Ring::tile(stages, i, 0);
+    bf16* const dout_tile = Ring::tile(stages, i, 1);
     if (at.rows < kN) {
-      xpu::mbarrier_wait(&dout_full[s], phase);
+      ring->await_tile(i, 1);
       clear_rows<Passing>({q_tile, dout_tile}, at.rows);
     }
     // Rows are keys, columns queries.
     float prob[kN / 2], ds[kN / 2];  // prob: first s; ds: first dout v
     multiply_rows<Own, Passing>(prob, k_tile, 64 * consumer, q_tile);
-    xpu::mbarrier_wait(&dout_full[s], phase);
+    ring->await_tile(i, 1);
     multiply_rows<Own, Passing>(ds, v_tile, 64 * consumer, dout_tile);
     xpu::wgmma_wait<1>();
     const BiasPairs pairs =
-        bias_pairs(p.mask, at.query, at.query + at.rows - 1, at.key, at.key + work.count);
+        bias_pairs(p.mask, at.query, at.last(), at.key, at.key + work.count);
     const int distance = at.query + 2 * t - at.key - own_row;  // of the thread's first pair
     if constexpr (kBias) {
       add_key_bias<kN>(prob, to_log2, bias, pairs, p.mask.bias_window, distance);
     }
     // Own rows past the tile's end are not stored, so they need no mask.
-    if (needs_mask(p.mask, at.key_length, at.query, at.query + at.rows - 1, at.key, work.count)) {
+    if (needs_mask(p.mask, at.key_length, at.query, at.last(), at.key, work.count)) {
 #pragma unroll
       for (int j = 0; j < kN / 8; ++j) {
 #pragma unroll
@@ -360,10 +310,10 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
       }
     }
-    xpu::mbarrier_wait(&stats_full[s], phase);
+    ring->await_statistics(i);
 #pragma unroll
     for (int j = 0; j < kN / 8; ++j) {
-      const auto lse = xpu::load_vec<2>(&stats[s][0][8 * j + 2 * t]);
+      const auto lse = xpu::load_vec<2>(ring->column(i, 0) + 8 * j + 2 * t);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         prob[4 * j + e] = xpu::fast_exp2(prob[4 * j + e] * (kBias ? 1.0f : to_log2) - lse[e % 2]);
@@ -372,7 +322,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     xpu::wgmma_wait<0>();
 #pragma unroll
     for (int j = 0; j < kN / 8; ++j) {
-      const auto delta = xpu::load_vec<2>(&stats[s][1][8 * j + 2 * t]);
+      const auto delta = xpu::load_vec<2>(ring->column(i, 1) + 8 * j + 2 * t);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         ds[4 * j + e] = prob[4 * j + e] * (ds[4 * j + e] - delta[e % 2]);
@@ -385,8 +335,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     multiply_weights<Passing>(dv, prob_weights, dout_tile);
     multiply_weights<Passing>(dk, ds_weights, q_tile);
     xpu::wgmma_wait<0>();
-    xpu::sync_warp();
-    if (lane == 0) xpu::mbarrier_arrive(&empty[s]);
+    ring->release(i);
   }
 
   store_rows<Own>(k_tile, dk, 64 * consumer, p.scale, p.scale,

@@ -109,6 +109,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       const int s = i % kStages, parity = (i / kStages - 1) & 1;
       bf16* k_tile = stages + 2 * s * Key::kSize;
       if (i >= kStages) xpu::mbarrier_wait(&k_empty[s], parity);
+      // Consumers give keys back before they read the bias: a lane that has not seen this phase end would, once the
+      // leader has filled the stage again, wait for the one after next.
+      if constexpr (kBias) xpu::sync_warp();
       if (leader) {
         xpu::mbarrier_arrive_expect(&k_full[s], Key::kBytes);
         Key::load(k_tile, at.open ? open_k_map : k_map, kv_head * kD, at.row, &k_full[s]);
@@ -285,6 +288,7 @@ void attention_fwd_sm90(const AttentionFwdParams<xpu::bf16>& p, xpu::Stream stre
                      "rows, no partial result, got head dims " + std::to_string(p.head_dim) +
                      " and " + std::to_string(p.value_dim));
   }
+  checks::require_shape(p, "attention_fwd_sm90");
   checks::require_open_keys(p, "attention_fwd_sm90");
   if (p.schedule.query_tile_count == 0) return;
   if (p.schedule.query_tile_rows != kAttentionFwdSm90Tile) {

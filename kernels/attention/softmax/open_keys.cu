@@ -134,6 +134,8 @@ std::size_t attention_open_keys_bytes(int key_rows, int kv_heads, int head_dim, 
 template <class T>
 AttentionOpenKeys<T> attention_open_keys(const AttentionOpenKeysParams<T>& p, xpu::Stream stream) {
   const std::string op = "attention_open_keys";
+  checks::require(p.key_rows == 0 || (p.bias && p.workspace), op,
+                  "keys come with a bias and a workspace, got " + std::string(p.bias ? "no workspace" : "no bias"));
   checks::require_rows(p.k, p.k_stride, op, "k");
   checks::require_rows(p.v, p.v_stride, op, "v");
   checks::require_rows(static_cast<const T*>(p.workspace), p.head_dim, op, "the copy of k");

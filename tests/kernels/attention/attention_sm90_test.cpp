@@ -139,4 +139,10 @@ TEST_CASE("attention forward for Hopper says what it does not support") {
   CHECK_THROWS_AS(kernels::attention_fwd_sm90(p, nullptr), xpu::Error);
   p.head_dim = p.value_dim = 128;
   CHECK(kernels::attention_fwd_sm90_supported(p));
+  p.scale = 0;
+  CHECK_THROWS_AS(kernels::attention_fwd_sm90(p, nullptr), xpu::Error);
+  p.scale = 1;
+  CHECK_NOTHROW(kernels::attention_fwd_sm90(p, nullptr));  // no tiles: nothing to do
+  p.mask.window = -1;
+  CHECK_THROWS_AS(kernels::attention_fwd_sm90(p, nullptr), xpu::Error);
 }

@@ -37,6 +37,8 @@ inline std::vector<NamedBias> biases(const AttentionCase& c, bool all) {
          return (j + 50 * h) / 150 % 2 == 0 || !scattered(j, h, 3);
        })},
   };
+  // Copies of open keys go round the ring of stages twice, and the last tile of them is cut.
+  if (c.nk > 1000) some.push_back({"few closed", closing_bias(c, 1, [](int j, int h) { return scattered(j, h, 16); })});
   if (!all) return some;
   for (NamedBias& b : std::vector<NamedBias>{
            {"all open", closing_bias(c, 0, [](int, int) { return false; })},

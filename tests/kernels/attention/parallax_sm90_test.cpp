@@ -95,6 +95,9 @@ TEST_CASE("parallax forward for Hopper says what it does not support") {
   CHECK_THROWS_AS(kernels::parallax_fwd_sm90(p, nullptr), xpu::Error);
   p.value_dim = 128;
   CHECK(kernels::parallax_fwd_sm90_supported(p));
+  p.scale = 0;
+  CHECK_THROWS_AS(kernels::parallax_fwd_sm90(p, nullptr), xpu::Error);
+  p.scale = 1;
   CHECK_NOTHROW(kernels::parallax_fwd_sm90(p, nullptr));  // no tiles: nothing to do
   p.r_stride = 4;
   CHECK(!kernels::parallax_fwd_sm90_supported(p));
