@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -11,7 +12,8 @@
 namespace lh {
 
 /// What each process tells its right neighbour before a collective moves anything. Where any two processes
-/// differ, some two neighbours do.
+/// differ, some two neighbours do. Where counts differ from pair to pair, it tells every process how many elements
+/// it sends there.
 struct Communicator::Header {
   uint64_t sequence = 0;
   int64_t step = 0, elements = 0;
@@ -26,6 +28,10 @@ struct Communicator::Header {
 };
 
 namespace {
+
+/// Larger groups check the counts of neighbours alone: as many small messages as processes, for each collective, would
+/// take longer than what they guard.
+constexpr int kAllPairsAreChecked = 16;
 
 /// Processes came to different collectives, and the message says to which.
 class Mismatch : public CommError {
@@ -109,7 +115,7 @@ Communicator::~Communicator() = default;
 
 template <typename F>
 void Communicator::collective(const char* kind, const Tensor& like, int64_t elements,
-                              const std::string& label, F&& function) {
+                              const std::string& label, F&& function, const PairCounts& pairs) {
   if (failure_ != nullptr) std::rethrow_exception(failure_);
   if (size() == 1) return function();
   Header header;
@@ -121,7 +127,7 @@ void Communicator::collective(const char* kind, const Tensor& like, int64_t elem
   put(header.label, label);
   board_->set_place(fmt::format("{}, step {}", label, step_), true, group_);
   try {
-    check_all_are_here(header);
+    check_all_are_here(header, pairs);
     const int64_t before = traffic_.total();
     function();
     by_label_[{kind, label}] += traffic_.total() - before;
@@ -161,16 +167,38 @@ std::exception_ptr Communicator::cause_of(const std::exception& symptom, const s
   }
 }
 
-void Communicator::check_all_are_here(const Header& mine) {
-  Header sent = mine, left;
-  const int n = size(), to = (rank_ + 1) % n, from = (rank_ + n - 1) % n;
-  const Transfer out{to, reinterpret_cast<char*>(&sent), sizeof sent};
-  const Transfer in{from, reinterpret_cast<char*>(&left), sizeof left};
-  control_->exchange({&out, 1}, {&in, 1});
-  if (std::memcmp(&left, &mine, sizeof left) == 0) return;
-  fail<Mismatch>("[dist] processes of group {} are at different places: {} is in {}, {} in {}", group_,
-                  board_->name_of(members_[static_cast<size_t>(from)]), left.str(),
-                  board_->name_of(members_[static_cast<size_t>(rank_)]), mine.str());
+void Communicator::check_all_are_here(const Header& mine, const PairCounts& pairs) {
+  const int n = size();
+  std::vector<int> to = {(rank_ + 1) % n}, from = {(rank_ + n - 1) % n};
+  if (!pairs.sends.empty() && n <= kAllPairsAreChecked) {
+    to.clear();
+    for (int r = 0; r < n; ++r)
+      if (r != rank_) to.push_back(r);
+    from = to;
+  }
+  std::vector<Header> told(to.size(), mine), heard(from.size());
+  std::vector<Transfer> out, in;
+  for (size_t i = 0; i < to.size(); ++i) {
+    if (!pairs.sends.empty()) told[i].elements = pairs.sends[static_cast<size_t>(to[i])];
+    out.push_back({to[i], reinterpret_cast<char*>(&told[i]), sizeof(Header)});
+    in.push_back({from[i], reinterpret_cast<char*>(&heard[i]), sizeof(Header)});
+  }
+  control_->exchange(out, in);
+  if (control_->is_imagined()) return;
+  const auto name = [&](int r) { return board_->name_of(members_[static_cast<size_t>(r)]); };
+  for (size_t i = 0; i < from.size(); ++i) {
+    Header expected = mine;
+    if (!pairs.takes.empty()) expected.elements = pairs.takes[static_cast<size_t>(from[i])];
+    const int64_t elements = std::exchange(heard[i].elements, expected.elements);
+    const bool same_place = std::memcmp(&heard[i], &expected, sizeof(Header)) == 0;
+    heard[i].elements = elements;
+    if (same_place && elements == expected.elements) continue;
+    if (same_place && !pairs.takes.empty())
+      fail<Mismatch>("[dist] processes of group {} disagree: {} is in {} for {}, which expects {} elements from it",
+                     group_, name(from[i]), heard[i].str(), name(rank_), expected.elements);
+    fail<Mismatch>("[dist] processes of group {} are at different places: {} is in {}, {} in {}", group_,
+                   name(from[i]), heard[i].str(), name(rank_), expected.str());
+  }
 }
 
 Transport* Communicator::transport_of(const Tensor& t) const {
@@ -307,27 +335,29 @@ void Communicator::all_to_all_v(const Tensor& in, std::span<const int64_t> in_co
   check_elements(in, sum(in_counts), "all_to_all: in");
   check_elements(out, sum(out_counts), "all_to_all: out");
   check_dtype(out, in.dtype(), "all_to_all", "out");
-  collective("all_to_all", in, 0, label, [&] {
+  const auto exchange = [&] {
     const Tensor arrived = exchange_blocks(in, in_counts, out_counts, traffic_.all_to_all);
     Tensor flat = out.reshape({out.numel()});
     LH_DISPATCH(flat.device(), "dist", copy(arrived, flat));
-  });
+  };
+  collective("all_to_all", in, 0, label, exchange, {in_counts, out_counts});
 }
 
 void Communicator::send_receive(const Tensor& out, int to, Tensor& in, int from,
                                 const std::string& label) {
   const Tensor& like = to >= 0 ? out : in;
-  collective("send", like, 0, label, [&] {
-    std::vector<int64_t> sends(static_cast<size_t>(size())), takes(static_cast<size_t>(size()));
-    if (to >= 0) sends[static_cast<size_t>(to)] = out.numel();
-    if (from >= 0) takes[static_cast<size_t>(from)] = in.numel();
+  std::vector<int64_t> sends(static_cast<size_t>(size())), takes(static_cast<size_t>(size()));
+  if (to >= 0) sends[static_cast<size_t>(to)] = out.numel();
+  if (from >= 0) takes[static_cast<size_t>(from)] = in.numel();
+  const auto exchange = [&] {
     const Tensor nothing = Tensor::empty({0}, like.dtype(), like.device());
     const Tensor arrived =
         exchange_blocks(to >= 0 ? out : nothing, sends, takes, traffic_.send);
     if (from < 0) return;
     Tensor flat = in.reshape({in.numel()});
     LH_DISPATCH(flat.device(), "dist", copy(arrived, flat));
-  });
+  };
+  collective("send", like, 0, label, exchange, {sends, takes});
 }
 
 void Communicator::broadcast(Tensor& t, int root, const std::string& label) {

@@ -36,6 +36,8 @@ class Transport {
   virtual const char* name() const = 0;
   /// True when messages lie in device memory, false for host memory.
   virtual bool on_device() const = 0;
+  /// Nobody is there (dist/imagined.h): what arrives means nothing.
+  virtual bool is_imagined() const { return false; }
   /// Completes both. CommError names a peer that is gone or late.
   virtual void exchange(std::span<const Transfer> out, std::span<const Transfer> in) = 0;
   /// From another thread: an exchange that waits, and all later ones, throw CommAbandoned.
@@ -107,10 +109,14 @@ class Communicator {
   struct Header;
   /// Why a collective failed, as the whole job sees it: CommError on the process that is to tell, else PeerFailure.
   std::exception_ptr cause_of(const std::exception& symptom, const std::string& label);
+  /// Elements that go to and come from each process, where those differ; else empty.
+  struct PairCounts {
+    std::span<const int64_t> sends, takes;
+  };
   template <typename F>
   void collective(const char* kind, const Tensor& like, int64_t elements, const std::string& label,
-                  F&& function);
-  void check_all_are_here(const Header& mine);
+                  F&& function, const PairCounts& pairs = {});
+  void check_all_are_here(const Header& mine, const PairCounts& pairs);
   /// Host tensors take the way of the checks, device tensors that of the data.
   Transport* transport_of(const Tensor& t) const;
   /// Whether a transport of host memory serves this device tensor, through copies.

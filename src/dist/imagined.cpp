@@ -9,6 +9,7 @@ class ImaginedTransport final : public Transport {
  public:
   const char* name() const override { return "imagined"; }
   bool on_device() const override { return true; }
+  bool is_imagined() const override { return true; }
 
   /// What a peer would send is what this process sends, where there are bytes at all (not on the meta
   /// device) and it sends as many.

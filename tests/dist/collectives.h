@@ -105,6 +105,23 @@ inline void every_collective(Communicator& comm, std::span<const DType> types = 
       comm.all_to_all_v(mine(sent, 6), sends, arrived, takes, "a2a");
       check_equal(arrived, arriving, "all_to_all_v");
 
+      // Equal parts and blocks.
+      const int64_t parts = count * n;
+      std::vector<double> own_part(static_cast<size_t>(count)), blocks;
+      for (int r = 0; r < n; ++r) {
+        const auto values = to_doubles(numbers(parts, dtype, r, 11));
+        const auto begin = values.begin() + me * count;
+        blocks.insert(blocks.end(), begin, begin + count);
+        for (int64_t i = 0; i < count; ++i)
+          own_part[static_cast<size_t>(i)] += values[static_cast<size_t>(me * count + i)];
+      }
+      Tensor part = Tensor::empty({count}, dtype, device);
+      comm.reduce_scatter(mine(parts, 11), part, "equal parts");
+      check_equal(part, own_part, "reduce_scatter");
+      Tensor traded = Tensor::empty({parts}, dtype, device);
+      comm.all_to_all(mine(parts, 11), traded, "equal blocks");
+      check_equal(traded, blocks, "all_to_all");
+
       Tensor from_left = Tensor::empty({count}, dtype, device);
       comm.send_receive(mine(count, 7), (me + 1) % n, from_left, (me + n - 1) % n, "ring");
       check_equal(from_left, to_doubles(numbers(count, dtype, (me + n - 1) % n, 7)), "send_receive");

@@ -6,6 +6,8 @@
 
 #include <mutex>
 
+#include <fmt/format.h>
+
 #include "base/timer.h"
 #include "support/folder.h"
 #include "support/ranks.h"
@@ -68,6 +70,45 @@ TEST_CASE("another size or dtype is a mismatch too") {
     CHECK(all[0].find(other_dtype ? "10 f64" : "11 f32") != std::string::npos);
     CHECK(all[0].find("10 f32") != std::string::npos);
   }
+}
+
+TEST_CASE("counts of two processes that differ are a mismatch, whichever two they are") {
+  for (const int liar : {0, 1, 2}) {
+    const Timer timer;
+    // What `liar` sends to the process on its left is one element more than that one expects.
+    const auto all = messages(3, [&](Peers& job) {
+      const auto comm = job.world("test");
+      const int me = job.rank();
+      std::vector<int64_t> sends(3, 2), takes(3, 2);
+      if (me == liar) ++sends[static_cast<size_t>((liar + 2) % 3)];
+      int64_t elements = 0;
+      for (const int64_t count : sends) elements += count;
+      const Tensor in = Tensor::zeros({elements}, DType::kF32);
+      Tensor out = Tensor::zeros({6}, DType::kF32);
+      comm->set_step(5);
+      comm->all_to_all_v(in, sends, out, takes, "rows");
+    });
+    CHECK(timer.seconds() < 10);
+    for (const std::string& message : all) {
+      CAPTURE(message);
+      CHECK(message == all[0]);
+      CHECK(message.find(fmt::format("rank {} (host ", liar)) < message.find("for rank"));
+      CHECK(message.find("'rows' (all_to_all number 1 of the group, step 5, 3 f32)") != std::string::npos);
+      CHECK(message.find(fmt::format("for rank {} (host ", (liar + 2) % 3)) != std::string::npos);
+      CHECK(message.find("which expects 2 elements") != std::string::npos);
+    }
+  }
+  const auto all = messages(3, [](Peers& job) {
+    const auto comm = job.world("test");
+    const int me = job.rank();
+    const Tensor out = Tensor::zeros({me == 0 ? 4 : 3}, DType::kF32);
+    Tensor in = Tensor::zeros({3}, DType::kF32);
+    comm->send_receive(out, (me + 2) % 3, in, (me + 1) % 3, "halo");
+  });
+  CAPTURE(all[0]);
+  CHECK(all[0].find("'halo' (send number 1 of the group, step 0, 4 f32)") != std::string::npos);
+  CHECK(all[0].find("for rank 2 (host ") != std::string::npos);
+  CHECK(all[0].find("which expects 3 elements") != std::string::npos);
 }
 
 TEST_CASE("a communicator that failed says so again") {

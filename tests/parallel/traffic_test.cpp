@@ -7,6 +7,7 @@
 
 #include "autograd/engine.h"
 #include "parallel/affine_scan.h"
+#include "parallel/group_sum.h"
 #include "parallel/head_exchange.h"
 #include "parallel/traffic.h"
 #include "support/compare.h"
@@ -183,5 +184,9 @@ TEST_CASE("an all-reduce sends every element to its owner and the owner's to all
         const int64_t bytes = sent();
         expect(bytes, all_reduce_bytes(elements, n, r, width), "all-reduce", r);
         if (elements % n == 0) expect(bytes, 2 * width * elements * (n - 1) / n, "equal parts", r);
+        if (!is_floating(dtype)) return;
+        const Variable s = sum_over_group(Variable::leaf(t), layout.group(), "statistics");
+        backward(s, Tensor::zeros(s.shape(), dtype));
+        expect(sent(), 2 * bytes, "sum over the group, there and back", r);
       });
 }
