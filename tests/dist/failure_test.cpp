@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include <fmt/format.h>
@@ -69,6 +70,26 @@ TEST_CASE("another size or dtype is a mismatch too") {
     CAPTURE(all[0]);
     CHECK(all[0].find(other_dtype ? "10 f64" : "11 f32") != std::string::npos);
     CHECK(all[0].find("10 f32") != std::string::npos);
+  }
+}
+
+TEST_CASE("collectives that ask all and collectives that ask neighbours find each other out") {
+  for (const std::vector<int>& traders : {std::vector<int>{0}, {1, 2}, {0, 2}, {0, 1, 3}}) {
+    const Timer timer;
+    const auto all = messages(4, [&](Peers& job) {
+      const auto comm = job.world("test");
+      Tensor t = Tensor::zeros({8}, DType::kF32), out = Tensor::zeros({8}, DType::kF32);
+      if (std::find(traders.begin(), traders.end(), job.rank()) == traders.end())
+        comm->all_reduce(t, ReduceOp::kSum, "loss");
+      else comm->all_to_all(t, out, "rows");
+    });
+    CHECK(timer.seconds() < 10);
+    for (const std::string& message : all) {
+      CAPTURE(message);
+      CHECK(message == all[0]);
+      CHECK(message.find("'rows' (all_to_all") != std::string::npos);
+      CHECK(message.find("'loss' (all_reduce") != std::string::npos);
+    }
   }
 }
 

@@ -166,6 +166,32 @@ TEST_CASE("every mixer is the same under every split, whether keys are gathered 
     }
 }
 
+TEST_CASE("gates are the same under every split in all their phases") {
+  const Workspace w;
+  std::vector<std::string> command = w.train("unused");
+  command[0] = "cp-parity";
+  for (const auto& [mixer, gates] : {std::pair{"window: 16", "{soft_steps: 1, anneal_steps: 1}"},
+                                     {"window: 16, weighted: true", "{soft_steps: 1, anneal_steps: 1}"},
+                                     {"window: 16", "{soft_steps: 2, kind: bernoulli}"}}) {
+    const Outcome o = w.run(with(
+        command, {"--cp", "2,4", "--steps", "3", "--set", "schedule.steps=3", "--set", "schedule.warmup_steps=0",
+                  "--set", fmt::format("schedule.gates={}", gates), "--set",
+                  fmt::format("model.mixers.full={{kind: sp_kv, {}}}", mixer)}));
+    INFO(mixer, gates, o.output);
+    CHECK(o.code == 0);
+  }
+}
+
+TEST_CASE("processes whose rows have no target train as one") {
+  const Workspace w;
+  // An example of 114 tokens asks for its last 32: of four pieces in order the first two have no target, and a
+  // sequence holds one example.
+  const Outcome o = w.run({"cp-parity", LH_SOURCE_DIR "/recipes/tasks/palindrome.yaml", "--cp", "2,3,4", "--steps", "1",
+                           "--set", "parallel.layout=contiguous", "--set", "schedule.batch_tokens=228"});
+  INFO(o.output);
+  CHECK(o.code == 0);
+}
+
 TEST_CASE("attention by its definitions is the same under every split") {
   const Workspace w;
   std::vector<std::string> command = w.train("unused");
