@@ -2,7 +2,7 @@
 # Parallax against softmax attention at equal tokens, under Muon and AdamW, three seeds each, on the quickstart's
 # text, with two controls of softmax: as many parameters (a wider MLP) and as much arithmetic (more steps), and with two
 # other probes: zero at first, and gated, which shows whether training opens the gate. Then what the layers of the
-# Parallax runs report, the mean over layers and its range over seeds.
+# Parallax runs report.
 # Run scripts/quickstart.sh before.
 set -euo pipefail
 source "$(dirname "$0")/runs.sh"
@@ -31,14 +31,18 @@ done
 echo "| optimizer | model | loss, mean and range of 3 seeds | bits per byte |"
 echo "|---|---|---|---|"
 for optimizer in muon adamw; do
-  for model in softmax wider longer parallax; do
+  for model in softmax wider longer parallax zero_probe gated; do
     names=$(for seed in 1 2 3; do echo "$optimizer-$model-$seed"; done)
     echo "| $optimizer | $model | $(mean_range loss $names) | $(mean_range bits_per_byte $names) |"
   done
 done
+echo
+echo "Means over layers:"
 for optimizer in muon adamw; do
-  echo
-  echo "$optimizer, Parallax, seed 1:"
-  echo
-  "$longhand" eval "$out/$optimizer-parallax-1" --threads 1 | sed -n '/^layer/,/^all/p' | sed 's/^/    /'
+  for model in parallax zero_probe gated; do
+    for seed in 1 2 3; do
+      "$longhand" eval "$out/$optimizer-$model-$seed" --threads 1 |
+        awk -v run="$optimizer-$model-$seed" '/^layer/ {$1 = ""; names = $0} /^all/ {$1 = run; print "run" names; print}'
+    done
+  done
 done
