@@ -119,7 +119,7 @@ int recipe_plan_command(const PlanArguments& arguments) {
   fmt::print("{} processes: {} data groups of {} (parallel.context), {} micro-batches each; rank {} is planned\n\n",
              plan.processes, plan.data, plan.context, plan.micro_batches, arguments.rank);
   fmt::print("{}\n", plan.memory.table());
-  if (cpu && plan.processes > 1 && recipe.parallel.overlap) {
+  if (plan.processes > 1 && recipe.parallel.overlap) {
     Recipe late = recipe;
     late.parallel.overlap = false;
     fmt::print("at peak if all gradients are summed after backward: {}\n",

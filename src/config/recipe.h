@@ -402,7 +402,7 @@ void ParallelConfig::visit(Visitor& v, Self& self) {
               "each holds and updates all. Results are the same"},
           between(0, 1));
   v.field("overlap", self.overlap,
-          Doc{"sum gradients between processes while backward still runs, on the CPU. Results are the "
+          Doc{"sum gradients between processes while backward still runs. Results are the "
               "same"},
           Rule{});
 }

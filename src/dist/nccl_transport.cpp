@@ -18,7 +18,7 @@ void check(ncclResult_t code, const char* what) {
 class NcclTransport final : public Transport {
  public:
   NcclTransport(Store& store, int rank, int size, Device device, Store::Timeout timeout)
-      : stream_(gpu::stream(device)) {
+      : device_(device) {
     ncclUniqueId identity{};
     if (rank == 0) {
       check(ncclGetUniqueId(&identity), "identity of the group");
@@ -41,17 +41,18 @@ class NcclTransport final : public Transport {
     ncclResult_t earlier = ncclSuccess;
     check(ncclCommGetAsyncError(comm_, &earlier), "state of the group");
     check(earlier, "an earlier exchange");
+    const gpu::Stream stream = gpu::stream(device_);
     check(ncclGroupStart(), "group");
     for (const Transfer& transfer : out)
-      check(ncclSend(transfer.data, transfer.bytes, ncclChar, transfer.peer, comm_, stream_), "send");
+      check(ncclSend(transfer.data, transfer.bytes, ncclChar, transfer.peer, comm_, stream), "send");
     for (const Transfer& transfer : in)
-      check(ncclRecv(transfer.data, transfer.bytes, ncclChar, transfer.peer, comm_, stream_),
+      check(ncclRecv(transfer.data, transfer.bytes, ncclChar, transfer.peer, comm_, stream),
             "receive");
     check(ncclGroupEnd(), "group");
   }
 
  private:
-  gpu::Stream stream_;
+  Device device_;
   ncclComm_t comm_ = nullptr;
 };
 

@@ -1,5 +1,6 @@
-// CUDA devices as the engine uses them: one stream that all work of a device is ordered on, and one
-// memory arena. Only CUDA builds link these functions; they throw Error with CUDA's own words.
+// CUDA devices as the engine uses them: one stream that work of a device is ordered on, and one memory arena; and
+// another of both beside it, for sums between processes. Only CUDA builds link these functions; they throw Error with
+// CUDA's own words.
 #pragma once
 
 #include <cstddef>
@@ -32,8 +33,19 @@ DeviceInfo device_info(Device device);
 /// device_info().capability, asked once.
 int capability(Device device);
 
-/// The stream of all kernels and copies of this device.
+/// The stream of this thread's kernels and copies on the device: the main one, or within a SideStream the other.
 Stream stream(Device device);
+
+/// While it lives, what this thread does on the device goes to its second stream, and what it allocates there lies in an
+/// arena of its own, so that no block is handed from one stream to the other. Events order what crosses over. Work
+/// there is not recorded.
+class SideStream {
+ public:
+  explicit SideStream(Device device);
+  ~SideStream();
+  SideStream(const SideStream&) = delete;
+  SideStream& operator=(const SideStream&) = delete;
+};
 
 inline constexpr size_t kAlignment = 512;  // of every allocation
 
@@ -84,7 +96,7 @@ class Capture {
   bool recording_ = true;
 };
 
-/// A moment on the device's stream, for timing.
+/// A moment on the stream of the thread that records it.
 class Event {
  public:
   explicit Event(Device device);
@@ -94,6 +106,8 @@ class Event {
 
   /// Happens when all work given to the stream so far is done.
   void record();
+  /// What this thread gives to its stream from now on comes after the event; the host does not wait.
+  void wait() const;
   /// From the other event to this one, both recorded; waits for this one.
   double seconds_since(const Event& earlier) const;
 

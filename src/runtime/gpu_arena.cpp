@@ -1,4 +1,4 @@
-// Device memory by best fit in one range of addresses per device. Memory is put behind the range
+// Device memory by best fit in one range of addresses per device and stream. Memory is put behind the range
 // from its front as blocks reach further, so nothing fragments between segments and addresses repeat from step to step.
 #include <algorithm>
 #include <array>
@@ -46,6 +46,11 @@ class Arena {
     live_[*offset] = {padded, owner, ++serial_};
     if (watching_) add_range(*offset, *offset + padded);
     return range_.base + *offset;
+  }
+
+  bool holds(const void* pointer) const {
+    const std::lock_guard lock(mutex_);
+    return pointer >= range_.base && pointer < range_.base + range_.bytes;
   }
 
   void release(void* pointer) {
@@ -122,9 +127,11 @@ class Arena {
   ArenaUse use_;
 };
 
-Arena& arena(Device device) {
-  static auto* arenas = new std::array<Arena, 128>;  // outlive every static tensor
-  return (*arenas)[static_cast<size_t>(device.index)];
+thread_local int t_lane = 0;
+
+Arena& arena(Device device, int of_lane = 0) {
+  static auto* arenas = new std::array<std::array<Arena, kLanes>, 128>;  // outlive every static tensor
+  return (*arenas)[static_cast<size_t>(device.index)][static_cast<size_t>(of_lane)];
 }
 
 }  // namespace
@@ -141,6 +148,19 @@ bool is_unchanged(Device device, const ArenaUse& use) {
   return arena(device).is_unchanged(use);
 }
 
+int lane() {
+  return t_lane;
+}
+
+SideStream::SideStream(Device device) {
+  make_current(device);  // a thread begins with device 0
+  t_lane = 1;
+}
+
+SideStream::~SideStream() {
+  t_lane = 0;
+}
+
 int capability(Device device) {
   static std::array<std::atomic<int>, 128> known{};
   std::atomic<int>& found = known[static_cast<size_t>(device.index)];
@@ -149,7 +169,7 @@ int capability(Device device) {
 }
 
 void* allocate(Device device, size_t bytes, MemoryOwner owner) {
-  void* pointer = arena(device).allocate(device, bytes, owner);
+  void* pointer = arena(device, t_lane).allocate(device, bytes, owner);
   if (pointer == nullptr)
     fail("out of memory on {} ({}): {} requested for {}\n{}\n{}\nSmaller micro batches "
          "(schedule.micro_batch_tokens) or precision.recompute: block need less",
@@ -161,7 +181,8 @@ void* allocate(Device device, size_t bytes, MemoryOwner owner) {
 }
 
 void release(Device device, void* pointer, size_t bytes, MemoryOwner owner) noexcept {
-  arena(device).release(pointer);
+  Arena& main = arena(device);
+  (main.holds(pointer) ? main : arena(device, 1)).release(pointer);
   count_allocation(DeviceKind::kCuda, owner, -static_cast<int64_t>(bytes));
 }
 

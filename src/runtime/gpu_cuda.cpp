@@ -111,11 +111,13 @@ class Staging {
 };
 
 struct State {
-  cudaStream_t stream = nullptr;
+  std::array<cudaStream_t, kLanes> streams{};
   std::mutex staging_mutex;
   std::unique_ptr<Staging> staging;
   std::atomic<int64_t> waits{0};
   std::atomic<bool> recording{false};
+
+  cudaStream_t own_stream() const { return streams[static_cast<size_t>(lane())]; }
 };
 
 State& state(Device device) {
@@ -126,7 +128,8 @@ State& state(Device device) {
   if (found == nullptr) {
     use(device);
     auto made = std::make_unique<State>();
-    check(cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking), "stream");
+    for (cudaStream_t& stream : made->streams)
+      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
     made->staging = std::make_unique<Staging>();
     found = std::move(made);
   }
@@ -214,7 +217,11 @@ DeviceInfo device_info(Device device) {
 }
 
 Stream stream(Device device) {
-  return state(device).stream;
+  return state(device).own_stream();
+}
+
+void make_current(Device device) {
+  use(device);
 }
 
 AddressRange reserve_addresses(Device device) {
@@ -260,9 +267,9 @@ void copy_in(Device device, void* to, const void* host, size_t bytes) {
     s.waits += waited ? 1 : 0;
     std::memcpy(piece, static_cast<const char*>(host) + at, count);
     check(cudaMemcpyAsync(static_cast<char*>(to) + at, piece, count, cudaMemcpyHostToDevice,
-                          s.stream),
+                          s.own_stream()),
           "copy to the device");
-    s.staging->in_flight(s.stream);
+    s.staging->in_flight(s.own_stream());
   }
 }
 
@@ -276,30 +283,30 @@ void copy_out(Device device, void* host, const void* from, size_t bytes) {
     bool waited = false;
     char* piece = s.staging->reserve(count, waited);
     check(cudaMemcpyAsync(piece, static_cast<const char*>(from) + at, count,
-                          cudaMemcpyDeviceToHost, s.stream),
+                          cudaMemcpyDeviceToHost, s.own_stream()),
           "copy from the device");
-    s.staging->in_flight(s.stream);
-    check(cudaStreamSynchronize(s.stream), "waiting for the device");
+    s.staging->in_flight(s.own_stream());
+    check(cudaStreamSynchronize(s.own_stream()), "waiting for the device");
     std::memcpy(static_cast<char*>(host) + at, piece, count);
   }
 }
 
 void fill_bytes(Device device, void* to, int value, size_t bytes) {
   if (bytes == 0) return;
-  check(cudaMemsetAsync(to, value, bytes, state(device).stream), "fill");
+  check(cudaMemsetAsync(to, value, bytes, state(device).own_stream()), "fill");
 }
 
 void synchronize(Device device) {
   refuse_in_recording(state(device), "waiting for the device");
   ++state(device).waits;
-  check(cudaStreamSynchronize(state(device).stream), "waiting for the device");
+  check(cudaStreamSynchronize(state(device).own_stream()), "waiting for the device");
 }
 
 void start_recording(Device device) {
   use(device);
   State& s = state(device);
   refuse_in_recording(s, "a recording");
-  check(cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeThreadLocal), "begin of a recording");
+  check(cudaStreamBeginCapture(s.own_stream(), cudaStreamCaptureModeThreadLocal), "begin of a recording");
   s.recording = true;
 }
 
@@ -307,8 +314,8 @@ std::unique_ptr<Recording> stop_recording(Device device) {
   State& s = state(device);
   s.recording = false;
   cudaGraph_t graph = nullptr;
-  check(cudaStreamEndCapture(s.stream, &graph), "end of a recording");
-  return std::make_unique<ExecutableGraph>(s.stream, graph);
+  check(cudaStreamEndCapture(s.own_stream(), &graph), "end of a recording");
+  return std::make_unique<ExecutableGraph>(s.own_stream(), graph);
 }
 
 int64_t wait_count(Device device) {
@@ -327,7 +334,11 @@ Event::~Event() {
 }
 
 void Event::record() {
-  check(cudaEventRecord(static_cast<cudaEvent_t>(handle_), state(device_).stream), "event");
+  check(cudaEventRecord(static_cast<cudaEvent_t>(handle_), state(device_).own_stream()), "event");
+}
+
+void Event::wait() const {
+  check(cudaStreamWaitEvent(state(device_).own_stream(), static_cast<cudaEvent_t>(handle_), 0), "order of streams");
 }
 
 double Event::seconds_since(const Event& earlier) const {

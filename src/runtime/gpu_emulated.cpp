@@ -2,6 +2,7 @@
 // memory is host memory, and every call is finished when it returns.
 #include <sys/mman.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -20,13 +21,13 @@ namespace {
 constexpr int64_t kMemoryBytes = int64_t{4} << 30;
 std::atomic<int64_t> waits{0};
 
-CUstream_st& only_stream() {
-  static CUstream_st stream;
-  return stream;
+CUstream_st& own_stream() {
+  static std::array<CUstream_st, kLanes> streams;
+  return streams[static_cast<size_t>(lane())];
 }
 
 void refuse_in_recording(const char* what) {
-  if (only_stream().recording != nullptr) fail("[cuda] {} cannot be recorded", what);
+  if (own_stream().recording != nullptr) fail("[cuda] {} cannot be recorded", what);
 }
 
 using Work = std::vector<std::function<void()>>;
@@ -59,8 +60,10 @@ DeviceInfo device_info(Device) {
 }
 
 Stream stream(Device) {
-  return &only_stream();
+  return &own_stream();
 }
+
+void make_current(Device) {}
 
 AddressRange reserve_addresses(Device) {
   void* range = mmap(nullptr, kMemoryBytes, PROT_READ | PROT_WRITE,
@@ -85,7 +88,7 @@ void copy_out(Device, void* host, const void* from, size_t bytes) {
 }
 
 void fill_bytes(Device, void* to, int value, size_t bytes) {
-  xpu::emu::enqueue(&only_stream(), [=] { std::memset(to, value, bytes); });
+  xpu::emu::enqueue(&own_stream(), [=] { std::memset(to, value, bytes); });
 }
 
 void synchronize(Device) {
@@ -95,11 +98,11 @@ void synchronize(Device) {
 
 void start_recording(Device) {
   refuse_in_recording("a recording");
-  only_stream().recording = new Work;
+  own_stream().recording = new Work;
 }
 
 std::unique_ptr<Recording> stop_recording(Device) {
-  const std::unique_ptr<Work> work(std::exchange(only_stream().recording, nullptr));
+  const std::unique_ptr<Work> work(std::exchange(own_stream().recording, nullptr));
   return std::make_unique<WorkList>(std::move(*work));
 }
 
@@ -119,6 +122,8 @@ Event::~Event() {
 void Event::record() {
   *static_cast<Moment*>(handle_) = std::chrono::steady_clock::now();
 }
+
+void Event::wait() const {}
 
 double Event::seconds_since(const Event& earlier) const {
   return std::chrono::duration<double>(*static_cast<Moment*>(handle_) -

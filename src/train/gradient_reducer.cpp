@@ -34,7 +34,8 @@ GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
       store_(store),
       shards_(optimizer.config(), store, team.world_size()),
       shared_(optimizer.is_shared()),
-      owned_(static_cast<size_t>(team.world_size())) {
+      owned_(static_cast<size_t>(team.world_size())),
+      summed_(store.device()) {
   LH_CHECK(!shared_ || (optimizer.shards().owners() == team.world_size() &&
                         optimizer.owner() == team.rank()),
            "[gradients] the optimizer belongs to another team");
@@ -43,7 +44,7 @@ GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
   for (size_t i = store.all().size(); i-- > 0;) {
     if (!parameter(i).variable.requires_grad()) continue;  // frozen, on every process
     if (bytes >= bucket_bytes) {
-      buckets_.emplace_back();
+      buckets_.emplace_back(store.device());
       bytes = 0;
     }
     buckets_.back().parameters.push_back(i);
@@ -69,12 +70,20 @@ GradientReducer::GradientReducer(const Team& team, const ParameterStore& store,
     release();
   };
   thread_ = std::make_unique<OrderedThread>(
-      [this, processes](size_t bucket) { sum(buckets_[bucket], *processes); },
+      [this, processes](size_t index) {
+        Bucket& bucket = buckets_[index];
+        on_side_stream(store_.device(), [&] {
+          bucket.ready.wait();
+          sum(bucket, *processes);
+          summed_.set();
+        });
+      },
       [processes] { processes->abandon(); }, store_.device().is_meta());
 }
 
 void GradientReducer::release() {
-  while (released_ < buckets_.size() && buckets_[released_].missing == 0) ++released_;
+  for (; released_ < buckets_.size() && buckets_[released_].missing == 0; ++released_)
+    buckets_[released_].ready.set();
   thread_->allow(released_);
 }
 
@@ -148,8 +157,10 @@ void GradientReducer::sum(Bucket& bucket, Communicator& processes) {
 
 void GradientReducer::sum() {
   if (thread_ != nullptr && thread_->is_started()) {
+    for (; released_ < buckets_.size(); ++released_) buckets_[released_].ready.set();
     thread_->allow(buckets_.size());
     thread_->wait();
+    summed_.wait();
   } else {
     for (Bucket& bucket : buckets_) sum(bucket, team_.world());
   }

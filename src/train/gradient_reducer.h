@@ -10,6 +10,7 @@
 #include "backend/reduce.h"
 #include "optim/optimizer.h"
 #include "train/ordered_thread.h"
+#include "train/side_work.h"
 #include "train/team.h"
 
 namespace lh {
@@ -21,7 +22,7 @@ class GradientReducer {
   GradientReducer(const Team& team, const ParameterStore& store, const Optimizer& optimizer,
                   int64_t bucket_bytes = int64_t{25} << 20);
 
-  /// For the last backward() of a step: buckets leave, on another thread, as their gradients become final. In
+  /// For the last backward() of a step: buckets leave, on another thread and stream, as their gradients become final. In
   /// their own order, whatever the order of that, so on all processes alike. Null where the team does not
   /// overlap.
   const BackwardWatch* watch() { return thread_ != nullptr ? &watch_ : nullptr; }
@@ -41,9 +42,11 @@ class GradientReducer {
 
  private:
   struct Bucket {
+    explicit Bucket(Device device) : ready(device) {}
     std::vector<size_t> parameters;
     std::vector<size_t> met;  // those with a gradient on some process
     int64_t missing = 0;      // gradients of this process that are not final yet
+    StreamFence ready;        // behind what made those gradients
   };
   /// Calls function(index, part) for what an owner has of these parameters, all of them unless they are shared.
   template <typename F>
@@ -65,6 +68,7 @@ class GradientReducer {
 
   std::unordered_map<const LeafGradient*, size_t> bucket_of_;
   size_t released_ = 0;  // buckets
+  StreamFence summed_;   // behind all sums of a round
   BackwardWatch watch_;
   std::unique_ptr<OrderedThread> thread_;  // last: it ends first
 };

@@ -44,7 +44,7 @@ Team::Team(std::shared_ptr<Peers> job, const ParallelConfig& config)
       shares_optimizer_(config.zero > 0),
       order_(config.layout == "contiguous" ? ContextOrder::kContiguous : ContextOrder::kZigzag),
       mesh_(Mesh::connect(*job_, config.data, config.context)) {
-  if (config.overlap && !alone() && job_->device().is_like_cpu()) gradients_ = job_->world("gradients");
+  if (config.overlap && !alone()) gradients_ = job_->world("gradients");
 }
 
 ShardPlace Team::shard_place() const {

@@ -38,7 +38,7 @@ class Team {
   Communicator& world() const { return *mesh_.world; }
   Communicator& context() const { return *mesh_.context; }
   /// All processes, for a thread that sums gradients while another goes on; null where that is not done
-  /// (parallel.overlap; a device, whose streams and connections have one order).
+  /// (parallel.overlap).
   Communicator* gradients() const { return gradients_.get(); }
 
   /// What this process holds and updates of the optimizer (parallel.zero).

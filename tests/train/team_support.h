@@ -14,7 +14,7 @@ namespace lh::test {
 
 /// Calls function(team) on `size` threads; throws the first exception of the lowest rank.
 inline void on_teams(int size, const ParallelConfig& config,
-                     const std::function<void(const Team&)>& function) {
+                     const std::function<void(const Team&)>& function, Device device = kCpuDevice) {
   const std::shared_ptr<Store> store = make_memory_store();
   std::vector<std::exception_ptr> failures(static_cast<size_t>(size));
   {
@@ -25,6 +25,7 @@ inline void on_teams(int size, const ParallelConfig& config,
           PeerPlace place;
           place.rank = rank;
           place.size = size;
+          place.device = device;
           const Team team(std::make_unique<Peers>(place, loopback(), store), config);
           function(team);
         } catch (...) {

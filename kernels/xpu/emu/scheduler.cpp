@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <vector>
 
@@ -345,6 +346,9 @@ void reset_counters() {
 
 void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(const void*),
               const void* args) {
+  // Streams of several threads take turns; recursive, so that a kernel that launches another is told so below.
+  static std::recursive_mutex turn;
+  const std::lock_guard lock(turn);
   Machine& m = machine();
   const auto blocks = static_cast<long>(config.grid.x) * config.grid.y * config.grid.z;
   const auto threads = static_cast<long>(config.block.x) * config.block.y * config.block.z;
