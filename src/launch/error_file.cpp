@@ -60,10 +60,11 @@ void write_last_words(std::string_view message, bool consequence, bool printed) 
   if (path == nullptr) path = std::getenv("TORCHELASTIC_ERROR_FILE");
   try {
     const double now = unix_seconds();
+    const std::string said = trimmed(std::string(message));
     const json words = {{"message",
-                         {{"message", trimmed(std::string(message))},
+                         {{"message", said},
                           {"extraInfo",
-                           {{"py_callstack", ""},
+                           {{"py_callstack", said},  // what torchrun shows as the traceback
                             {"timestamp", fmt::format("{}", static_cast<int64_t>(now))},
                             {"exact_timestamp", now},
                             {"consequence", consequence},

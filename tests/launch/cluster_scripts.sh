@@ -151,7 +151,7 @@ pods() {
   pod_ids=()
   for index in 0 1; do
     (
-      export PET_MASTER_PORT=$port
+      export PET_MASTER_PORT=$port PET_RDZV_CONF=join_timeout=20
       if [ "$name" = indexed_job ]; then
         export JOB_COMPLETION_INDEX=$index
       else
