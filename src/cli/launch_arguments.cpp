@@ -3,6 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "base/error.h"
+#include "base/log.h"
+
 namespace lh {
 namespace {
 
@@ -42,6 +45,8 @@ std::shared_ptr<LaunchOptions> add_launch_options(CLI::App& command) {
   add("--nnodes", o->nnodes, "Nodes: N or MIN:MAX")->group(kWhere);
   add("--nproc-per-node", o->nproc_per_node, "Workers here: a number, gpu, cpu or auto")
       ->group(kWhere);
+  flag("--virtual-local-rank", o->virtual_local_rank,
+       "Each worker gets LOCAL_RANK=0 and, in CUDA_VISIBLE_DEVICES, one device");
   flag("--standalone", o->standalone, "One node, any free port");
   add("--rdzv-endpoint", o->rdzv_endpoint,
       "HOST[:PORT] where the nodes meet; the launcher on HOST runs the coordinator")
@@ -79,6 +84,11 @@ std::shared_ptr<LaunchOptions> add_launch_options(CLI::App& command) {
       ->group(kOutput);
   add("--local-ranks-filter", o->local_ranks_filter, "Local ranks the console shows: 0,2")
       ->group(kOutput);
+  add("--duplicate-stdout-filters", o->stdout_filters,
+      "Words with commas (,, is a comma): lines with one of them, from stdout.log of all workers, go to "
+      "attempt_GENERATION/filtered_stdout.log as well")
+      ->group(kOutput);
+  add("--duplicate-stderr-filters", o->stderr_filters, "The same for stderr")->group(kOutput);
   add("--role", o->role, "Name in the prefix and in ROLE_NAME")->group(kOutput);
 
   // torchrun's options that have no work here: programs are executed as they are, and ends are
@@ -93,6 +103,41 @@ std::shared_ptr<LaunchOptions> add_launch_options(CLI::App& command) {
           "--monitor-interval,--start-method", [](const std::string&) {},
           "Ends are noticed at once")
       ->group(kIgnored);
+  command
+      .add_option_function<std::string>(
+          "--event-log-handler",
+          [](const std::string& name) {
+            if (name != "null") log_info("[launch] --event-log-handler {} is ignored: no events are recorded", name);
+          },
+          "There are no events to handle")
+      ->envname("PET_EVENT_LOG_HANDLER")
+      ->group(kIgnored);
+  command
+      .add_option_function<std::string>(
+          "--logs-specs",
+          [](const std::string& name) {
+            log_info("[launch] --logs-specs {} is ignored: logs are laid out as --log-dir says", name);
+          },
+          "A Python class can't lay out the logs")
+      ->group(kIgnored);
+  // Without these a program would run in another way than asked for.
+  const char* const kRefused = "";
+  const auto refuse = [&](const std::string& names, const std::string& why) {
+    return command.add_flag_function(names, [names, why](int64_t count) {
+      if (count > 0) fail<ConfigError>("{}: {}", names, why);
+    })->group(kRefused);
+  };
+  refuse("-m,--module", "programs are run as they are; for a module write -- python -m MODULE")->envname("PET_MODULE");
+  refuse("--run-path", "programs are run as they are; for a script write -- python SCRIPT")->envname("PET_RUN_PATH");
+  command
+      .add_option_function<std::string>("--numa-binding",
+                                        [](const std::string& mode) {
+                                          fail<ConfigError>(
+                                              "--numa-binding {}: workers are not bound to cores here; leave it out, or "
+                                              "start the program through numactl or taskset",
+                                              mode);
+                                        })
+      ->group(kRefused);
   return o;
 }
 

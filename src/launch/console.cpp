@@ -3,8 +3,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
+
+#include "base/error.h"
 
 namespace lh {
 namespace {
@@ -25,13 +29,21 @@ void write_all(int fd, std::string_view text) {
 
 struct Console::Tail {
   std::string file, prefix;
+  std::vector<std::string> words;  // a line needs one of them, unless there are none
   int to = 1;
+  bool owns_to = false;
   int fd = -1;
   std::string rest;  // of a line without its end
   bool complete = false;
   bool copied = false;
   ~Tail() {
     if (fd >= 0) ::close(fd);
+    if (owns_to) ::close(to);
+  }
+  /// The line as it is to be written; "" if it is not.
+  std::string shown(const std::string& line) const {
+    const auto has = [&](const std::string& word) { return line.find(word) != std::string::npos; };
+    return words.empty() || std::any_of(words.begin(), words.end(), has) ? prefix + line : "";
   }
 };
 
@@ -60,6 +72,22 @@ void Console::follow(const std::filesystem::path& file, const std::string& prefi
   tail->file = file.string();
   tail->prefix = prefix;
   tail->to = fd;
+  add(std::move(tail));
+}
+
+void Console::filter(const std::filesystem::path& file, const std::string& prefix,
+                     const std::vector<std::string>& words, const std::filesystem::path& copy) {
+  auto tail = std::make_shared<Tail>();
+  tail->file = file.string();
+  tail->prefix = prefix;
+  tail->words = words;
+  tail->to = ::open(copy.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (tail->to < 0) fail<IoError>("cannot write {}: {}", copy.string(), std::strerror(errno));
+  tail->owns_to = true;
+  add(std::move(tail));
+}
+
+void Console::add(std::shared_ptr<Tail> tail) {
   const std::lock_guard lock(mutex_);
   tails_.push_back(std::move(tail));
 }
@@ -79,10 +107,10 @@ bool Console::copy(Tail& tail) {
   tail.rest.append(buffer, 0, static_cast<size_t>(got));
   std::string text;
   for (size_t end; (end = tail.rest.find('\n')) != std::string::npos;) {
-    text += tail.prefix + tail.rest.substr(0, end + 1);
+    text += tail.shown(tail.rest.substr(0, end + 1));
     tail.rest.erase(0, end + 1);
   }
-  if (tail.rest.size() > kLongestLine) text += tail.prefix + std::exchange(tail.rest, "") + "\n";
+  if (tail.rest.size() > kLongestLine) text += tail.shown(std::exchange(tail.rest, "") + "\n");
   write_all(tail.to, text);
   return true;
 }
@@ -103,7 +131,7 @@ void Console::run() {
       for (int turn = 0; (complete[i] || turn < 16) && copy(*tails[i]); ++turn) busy = true;
       if (!complete[i]) continue;
       if (!tails[i]->rest.empty())
-        write_all(tails[i]->to, tails[i]->prefix + std::exchange(tails[i]->rest, "") + "\n");
+        write_all(tails[i]->to, tails[i]->shown(std::exchange(tails[i]->rest, "") + "\n"));
       tails[i]->copied = true;
     }
     for (const auto& [level, text] : lines)

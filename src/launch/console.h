@@ -29,12 +29,17 @@ class Console {
   /// Copies whole lines that are appended to the file to fd, each behind `prefix`.
   void follow(const std::filesystem::path& file, const std::string& prefix, int fd);
 
+  /// Appends those of its lines that contain one of the words to `copy`, behind `prefix`.
+  void filter(const std::filesystem::path& file, const std::string& prefix, const std::vector<std::string>& words,
+              const std::filesystem::path& copy);
+
   /// The files followed so far are complete: prints their rest, then lets them go.
   void finish_following();
 
  private:
   struct Tail;
   void run();
+  void add(std::shared_ptr<Tail> tail);
   bool copy(Tail& tail);
 
   std::mutex mutex_;

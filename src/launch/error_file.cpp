@@ -25,6 +25,14 @@ std::string trimmed(std::string text) {
   return text;
 }
 
+void write_file(const char* path, const json& words) {
+  if (path == nullptr || *path == '\0') return;
+  // Whole or absent, because the reader may come at any moment.
+  const std::string temporary = fmt::format("{}.part", path);
+  std::ofstream(temporary) << words.dump(-1, ' ', false, json::error_handler_t::replace);
+  std::filesystem::rename(temporary, path);
+}
+
 /// The last `bytes` of a file; "" when it can't be read.
 std::string tail_of(const std::filesystem::path& path, int64_t bytes) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
@@ -50,23 +58,35 @@ double age_of(const json& stamp, double now) {
 void write_last_words(std::string_view message, bool consequence, bool printed) {
   const char* path = std::getenv("LH_ERROR_FILE");
   if (path == nullptr) path = std::getenv("TORCHELASTIC_ERROR_FILE");
-  if (path == nullptr || *path == '\0') return;
   try {
     const double now = unix_seconds();
+    const std::string said = trimmed(std::string(message));
     const json words = {{"message",
-                         {{"message", trimmed(std::string(message))},
+                         {{"message", said},
                           {"extraInfo",
-                           {{"py_callstack", ""},
+                           {{"py_callstack", said},  // what torchrun shows as the traceback
                             {"timestamp", fmt::format("{}", static_cast<int64_t>(now))},
                             {"exact_timestamp", now},
                             {"consequence", consequence},
                             {"printed", printed}}}}}};
-    // Whole or absent, because the reader may come at any moment.
-    const std::string temporary = fmt::format("{}.part", path);
-    std::ofstream(temporary) << words.dump(-1, ' ', false, json::error_handler_t::replace);
-    std::filesystem::rename(temporary, path);
+    write_file(path, words);
   } catch (const std::exception&) {
     // The error itself goes to stderr in any case.
+  }
+}
+
+void pass_on_last_words(std::string_view description, std::string_view words, int error_code) {
+  try {
+    const std::string message = trimmed(std::string(words.empty() ? description : words));
+    write_file(std::getenv("TORCHELASTIC_ERROR_FILE"),
+               {{"message",
+                 {{"message", message},
+                  {"errorCode", error_code},
+                  {"extraInfo",
+                   {{"py_callstack", std::string(description)},
+                    {"timestamp", fmt::format("{}", static_cast<int64_t>(unix_seconds()))}}}}}});
+  } catch (const std::exception&) {
+    // The report itself goes to stderr in any case.
   }
 }
 

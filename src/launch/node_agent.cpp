@@ -176,6 +176,7 @@ void NodeAgent::receive(const Message& m, double now) {
     } else {
       const Failure failure = get_failure(m);
       finish(code, without_repetition(m.text("text"), failure));
+      pass_on_last_words(describe(failure), failure.message, failure.signal != 0 ? -failure.signal : failure.exit_code);
       if (plan_.options.propagate_exit_code && !failure.is_node_loss())
         exit_code_ = failure.signal != 0 ? 128 + failure.signal : failure.exit_code;
     }
@@ -227,6 +228,10 @@ void NodeAgent::start_workers(const Message& m, double now) {
                                              local, a.first_rank + local);
       if (plan_.to_console[i].out) console_.follow(spec.stdout_file, prefix, STDOUT_FILENO);
       if (plan_.to_console[i].err) console_.follow(spec.stderr_file, prefix, STDERR_FILENO);
+      if (plan_.to_file[i].out && !plan_.stdout_words.empty())
+        console_.filter(spec.stdout_file, prefix, plan_.stdout_words, folder / "../filtered_stdout.log");
+      if (plan_.to_file[i].err && !plan_.stderr_words.empty())
+        console_.filter(spec.stderr_file, prefix, plan_.stderr_words, folder / "../filtered_stderr.log");
       specs.push_back(std::move(spec));
     }
     workers_.start(specs);

@@ -219,6 +219,54 @@ void read_output(LaunchPlan& plan) {
     fail<ConfigError>("--log-dir /dev/null leaves no place for --redirects and --tee");
 }
 
+/// Words with commas between them; two commas are one that belongs to the word.
+std::vector<std::string> read_words(const std::string& option, const std::string& text) {
+  std::vector<std::string> words;
+  if (text.empty()) return words;
+  words.emplace_back();
+  for (size_t at = 0; at < text.size(); ++at) {
+    if (text[at] != ',') {
+      words.back() += text[at];
+    } else if (at + 1 < text.size() && text[at + 1] == ',') {
+      words.back() += text[at++];
+    } else {
+      words.emplace_back();
+    }
+  }
+  for (const std::string& word : words)
+    if (word.empty()) fail<ConfigError>("{} '{}': an empty word would match every line; leave it out", option, text);
+  return words;
+}
+
+/// The filters copy from the workers' files, as torchrun's do; without a file they would copy nothing.
+void read_filters(LaunchPlan& plan) {
+  const LaunchOptions& o = plan.options;
+  plan.stdout_words = read_words("--duplicate-stdout-filters", o.stdout_filters);
+  plan.stderr_words = read_words("--duplicate-stderr-filters", o.stderr_filters);
+  bool out = false, err = false;
+  for (const Streams& streams : plan.to_file) {
+    out |= streams.out;
+    err |= streams.err;
+  }
+  if (!plan.stdout_words.empty() && !out)
+    fail<ConfigError>("--duplicate-stdout-filters copies from files: add --redirects 1 or --tee 1 (3 for both streams)");
+  if (!plan.stderr_words.empty() && !err)
+    fail<ConfigError>("--duplicate-stderr-filters copies from files: add --redirects 2 or --tee 2 (3 for both streams)");
+}
+
+/// One device for each worker, by the names that CUDA_VISIBLE_DEVICES has for them.
+void read_devices(LaunchPlan& plan) {
+  const int64_t gpus = visible_gpus();
+  if (!plan.options.virtual_local_rank || gpus == 0) return;
+  if (plan.workers > gpus)
+    fail<ConfigError>("--virtual-local-rank gives each of {} workers a device, but this machine shows {}: lower "
+                      "--nproc-per-node",
+                      plan.workers, gpus);
+  const char* listed = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (listed != nullptr) plan.devices = split(listed, ',');
+  for (int64_t i = 0; listed == nullptr && i < gpus; ++i) plan.devices.push_back(std::to_string(i));
+}
+
 void read_signals(LaunchPlan& plan) {
   std::map<std::string, int> known;
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU})
@@ -266,6 +314,8 @@ LaunchPlan make_plan(const LaunchOptions& options) {
   read_conf(plan);
   read_rendezvous(plan);
   read_output(plan);
+  read_filters(plan);
+  read_devices(plan);
   read_signals(plan);
   if (options.max_restarts < 0)
     fail<ConfigError>("--max-restarts {}: expected 0 or more", options.max_restarts);

@@ -26,6 +26,9 @@ struct LaunchOptions {
   std::string redirects = "0";
   std::string tee = "0";
   std::string local_ranks_filter;
+  std::string stdout_filters;  // words with commas: lines with one of them go to filtered_stdout.log too
+  std::string stderr_filters;
+  bool virtual_local_rank = false;  // each worker is local rank 0 and sees one device
   std::string signals_to_handle = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1";
   double grace = 30;           // seconds from SIGTERM to SIGKILL when a signal stops the job
   double failure_grace = 0.5;  // the same after a failure: peers of a failed rank can't go on
@@ -55,6 +58,9 @@ struct LaunchPlan {
   std::vector<Streams> to_file;     // per local rank: goes to a file
   std::vector<Streams> to_console;  // per local rank: is also shown, with a prefix
   std::vector<bool> shown;          // per local rank: what isn't in a file may reach the console
+  std::vector<std::string> stdout_words;  // of --duplicate-stdout-filters
+  std::vector<std::string> stderr_words;
+  std::vector<std::string> devices;  // per local rank, for --virtual-local-rank; empty without devices
   std::vector<int> signals;
   std::string own_master_addr;  // one node with --master-port: the workers get just what was given
   int64_t own_master_port = 0;

@@ -28,7 +28,8 @@ std::vector<std::string> worker_environment(Environment e, const LaunchPlan& pla
                                             const std::string& launch_id) {
   const auto set = [&](const char* name, auto value) { e[name] = fmt::format("{}", value); };
   set("RANK", a.first_rank + local_rank);
-  set("LOCAL_RANK", local_rank);
+  set("LOCAL_RANK", plan.options.virtual_local_rank ? 0 : local_rank);
+  if (!plan.devices.empty()) set("CUDA_VISIBLE_DEVICES", plan.devices[static_cast<size_t>(local_rank)]);
   set("WORLD_SIZE", a.world_size);
   set("LOCAL_WORLD_SIZE", plan.workers);
   set("GROUP_RANK", a.node);

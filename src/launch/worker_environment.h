@@ -32,7 +32,8 @@ Assignment get_assignment(const Message& start);
 ///   LH_GENERATION (equal to TORCHELASTIC_RESTART_COUNT on every rank of the job), LH_ERROR_FILE,
 ///   LH_LAUNCH_ID; OMP_NUM_THREADS, when it's unset and a node has several workers: the cores
 ///   divided among them; TORCH_NCCL_ASYNC_ERROR_HANDLING=1 unless set.
-/// CUDA_VISIBLE_DEVICES is left alone.
+/// CUDA_VISIBLE_DEVICES is left alone, except that --virtual-local-rank leaves one device of it and sets
+/// LOCAL_RANK=0.
 std::vector<std::string> worker_environment(Environment parent, const LaunchPlan& plan,
                                             const Assignment& assignment, int64_t local_rank,
                                             const std::string& error_file,

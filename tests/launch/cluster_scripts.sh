@@ -132,4 +132,60 @@ done
 kill -TERM "$ssh"
 wait "$ssh"
 expect_code $? 75 "ssh.sh with a signal"
+
+# Kubernetes: the commands that the YAML files have, in two pods that are processes here, with the variables that
+# the operator or the Job's controller sets. The worker takes the place of the training run, and this machine's
+# address that of the headless service.
+command_of() { sed -n '/^ *command:/,/^ *\(env\|ports\):/s/^ *- \([^ ]*\).*/\1/p' "$1"; }
+value_of() { sed -n "s/^ *$2: *\"\{0,1\}\([0-9]*\)\"\{0,1\} *\$/\1/p" "$1" | head -n 1; }
+# pods NAME PROGRAM...: starts both pods of the file; their process ids are left in `pod_ids`.
+pods() {
+  local name=$1 file=$repository/scripts/cluster/kubernetes_$1.yaml index port words own
+  shift
+  port=$(port)
+  mapfile -t words < <(command_of "$file")
+  [ "${words[*]:0:2}" = "longhand launch" ] || fail "$name does not run longhand launch: ${words[*]}"
+  [ "${words[*]: -4}" = "-- train /data/recipe.yaml --resume" ] || fail "$name does not train: ${words[*]}"
+  own=("${words[@]:1:${#words[@]}-4}")
+  own=("${own[@]//longhand-0.longhand/127.0.0.1}")
+  pod_ids=()
+  for index in 0 1; do
+    (
+      export PET_MASTER_PORT=$port PET_RDZV_CONF=join_timeout=20
+      if [ "$name" = indexed_job ]; then
+        export JOB_COMPLETION_INDEX=$index
+      else
+        export PET_NNODES=2 PET_NODE_RANK=$index PET_MASTER_ADDR=127.0.0.1 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port
+        export RANK=$index WORLD_SIZE=2
+        PET_NPROC_PER_NODE=$(value_of "$file" nprocPerNode)
+        export PET_NPROC_PER_NODE
+      fi
+      # shellcheck disable=SC2016  # Kubernetes' way to write a variable
+      exec "$longhand" "${own[@]//'$(JOB_COMPLETION_INDEX)'/$index}" "$@"
+    ) >"$name.$index.out" 2>"$name.$index.err" &
+    pod_ids+=($!)
+  done
+}
+for name in indexed_job pytorchjob; do
+  pods "$name" "$worker" say rank
+  for id in "${pod_ids[@]}"; do
+    wait "$id"
+    expect_code $? 0 "kubernetes_$name.yaml"
+  done
+  # Eight workers in each of two pods, those of pod 0 first.
+  for rank in 0 7; do expect_line "$name.0.out" "rank $rank/16"; done
+  for rank in 8 15; do expect_line "$name.1.out" "rank $rank/16"; done
+  # A pod that is evicted gets SIGTERM: both save.
+  rm -f marks
+  pods "$name" "$worker" save 0.3 75 mark "$work/marks" up sleep 60
+  for _ in $(seq 400); do
+    [ "$(grep -c up marks 2>/dev/null)" = 16 ] && break
+    sleep 0.05
+  done
+  kill -TERM "${pod_ids[1]}"
+  for id in "${pod_ids[@]}"; do
+    wait "$id"
+    expect_code $? 75 "kubernetes_$name.yaml, evicted"
+  done
+done
 exit $bad

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pty.h>
 
+#include "launch/error_file.h"
 #include "launch/launcher.h"
 
 namespace {
@@ -296,6 +297,88 @@ TEST_CASE("output goes to torchrun's folders and to the console as asked") {
     CHECK(content(worker / "stdout.log") == fmt::format("out {}/3\n", rank));
     CHECK(content(worker / "stderr.log") == "wrong\n");
   }
+}
+
+TEST_CASE("lines with a word go to a file of all workers as well") {
+  const Folder folder;
+  const auto logs = folder / "logs";
+  Launcher launcher(folder, "a",
+                    words(2,
+                          {"--log-dir", logs.string(), "-r", "3", "--duplicate_stdout_filters", "loss,grad",
+                           "--duplicate-stderr-filters=wrong"},
+                          {"say", "loss", "say", "other", "say", "the grad", "err", "fine", "err", "all wrong"}));
+  CHECK(launcher.wait() == 0);
+  CHECK(launcher.out().empty());
+  const auto attempt = begin(std::filesystem::directory_iterator(logs))->path() / "attempt_0";
+  const std::string out = content(attempt / "filtered_stdout.log");
+  INFO(out);
+  for (int rank = 0; rank < 2; ++rank)
+    CHECK(count_of(out, fmt::format("[default{0}]:loss {0}/2\n[default{0}]:the grad {0}/2\n", rank)) == 1);
+  CHECK(count_of(out, "\n") == 4);
+  CHECK(content(attempt / "filtered_stderr.log") == "[default0]:all wrong\n[default1]:all wrong\n");
+  CHECK(count_of(content(attempt / "1" / "stdout.log"), "other") == 1);
+}
+
+TEST_CASE("a virtual local rank is 0 and has one device") {
+  const Folder folder;
+  Launcher launcher(folder, "a",
+                    words(2, {"--virtual-local-rank"},
+                          {"env", "LOCAL_RANK", "env", "CUDA_VISIBLE_DEVICES", "env", "RANK"}),
+                    {"CUDA_VISIBLE_DEVICES=5,7"});
+  CHECK(launcher.wait() == 0);
+  const std::string out = launcher.out();
+  INFO(out, launcher.err());
+  CHECK(count_of(out, "LOCAL_RANK=0\n") == 2);
+  for (const char* line : {"CUDA_VISIBLE_DEVICES=5\n", "CUDA_VISIBLE_DEVICES=7\n", "RANK=0\n", "RANK=1\n"})
+    CHECK(count_of("\n" + out, fmt::format("\n{}", line)) == 1);
+}
+
+TEST_CASE("torchrun's options for Python are ignored where that does no harm, else refused with a reason") {
+  const Folder folder;
+  Launcher ignored(folder, "a",
+                   words(1, {"--event-log-handler", "console", "--logs_specs=own"}, {"say", "up"}));
+  CHECK(ignored.wait() == 0);
+  CHECK(ignored.out() == "up 0/1\n");
+  CHECK(contains(ignored.err(), "--event-log-handler console is ignored"));
+  CHECK(contains(ignored.err(), "--logs-specs own is ignored"));
+  const auto check_refused = [&](const std::vector<std::string>& options, const char* reason) {
+    Launcher launcher(folder, "b", words(1, options, {"say", "up"}));
+    CHECK(launcher.wait() == 2);
+    CHECK(launcher.out().empty());
+    INFO(launcher.err());
+    CHECK(contains(launcher.err(), reason));
+  };
+  check_refused({"-m"}, "write -- python -m MODULE");
+  check_refused({"--module"}, "write -- python -m MODULE");
+  check_refused({"--run_path"}, "write -- python SCRIPT");
+  check_refused({"--numa-binding", "node"}, "through numactl or taskset");
+}
+
+TEST_CASE("the launcher's own error file has the root cause") {
+  const Folder folder;
+  const auto file = folder / "job.json";
+  const std::string variable = "TORCHELASTIC_ERROR_FILE=" + file.string();
+  // The user's file is the launcher's, not a worker's: a worker has another.
+  Launcher words_left(folder, "a",
+                      words(2, {}, {"on", "1", "words", "out of luck", "on", "1", "exit", "7", "sleep", "60"}),
+                      {variable});
+  CHECK(words_left.wait() == 1);
+  const std::string with_words = content(file);
+  INFO(with_words);
+  CHECK(contains(with_words, "\"message\":\"out of luck\""));
+  CHECK(contains(with_words, "\"errorCode\":7"));
+  CHECK(contains(with_words, "rank 1 (local rank 1 of node 0"));
+  CHECK(read_last_words(file).message == "out of luck");
+
+  Launcher killed(folder, "b", words(2, {}, {"on", "0", "signal", "11", "sleep", "60"}), {variable});
+  CHECK(killed.wait() == 1);
+  CHECK(contains(content(file), "\"errorCode\":-11"));
+  CHECK(contains(read_last_words(file).message, "was killed by SIGSEGV"));
+
+  std::filesystem::remove(file);
+  Launcher fine(folder, "c", words(2, {}, {"say", "up"}), {variable});
+  CHECK(fine.wait() == 0);
+  CHECK(!std::filesystem::exists(file));
 }
 
 TEST_CASE("the filter hides other ranks and a template changes the prefix") {

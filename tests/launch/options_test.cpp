@@ -93,6 +93,27 @@ TEST_CASE("streams and filters are torchrun's") {
         std::vector<int>{SIGTERM, SIGUSR2});
 }
 
+TEST_CASE("filters are words with commas, and one device is left to each worker") {
+  const LaunchPlan plan = plan_of([](LaunchOptions& o) {
+    o.tee = "3";
+    o.stdout_filters = "loss,a,,b,,,c";
+    o.stderr_filters = "error";
+  });
+  CHECK(plan.stdout_words == std::vector<std::string>{"loss", "a,b,", "c"});
+  CHECK(plan.stderr_words == std::vector<std::string>{"error"});
+  const auto two = [](LaunchOptions& o) {
+    o.nproc_per_node = "2";
+    o.virtual_local_rank = true;
+  };
+  ::setenv("CUDA_VISIBLE_DEVICES", "5,GPU-ab,7", 1);
+  CHECK(plan_of(two).devices == std::vector<std::string>{"5", "GPU-ab", "7"});
+  ::setenv("CUDA_VISIBLE_DEVICES", "5", 1);
+  CHECK(contains(error_for(two), "2 workers a device, but this machine shows 1"));
+  ::setenv("CUDA_VISIBLE_DEVICES", "", 1);
+  CHECK(plan_of(two).devices.empty());
+  ::unsetenv("CUDA_VISIBLE_DEVICES");
+}
+
 TEST_CASE("words for counts") {
   CHECK(plan_of([](LaunchOptions& o) { o.nproc_per_node = "cpu"; }).workers == usable_cores());
   ::setenv("CUDA_VISIBLE_DEVICES", "0,3,4", 1);
@@ -137,6 +158,18 @@ TEST_CASE("wrong options say what was expected") {
                  }),
                  "no place"));
   CHECK(contains(error_for([](O& o) { o.master_port = 70000; }), "--master-port"));
+  CHECK(contains(error_for([](O& o) {
+                   o.tee = "2";
+                   o.stdout_filters = "loss";
+                 }),
+                 "add --redirects 1 or --tee 1"));
+  CHECK(contains(error_for([](O& o) { o.stderr_filters = "error"; }), "add --redirects 2 or --tee 2"));
+  for (const char* bad : {",", "a,", ",,,", "a,,,,,"})
+    CHECK(contains(error_for([&](O& o) {
+                     o.tee = "3";
+                     o.stdout_filters = bad;
+                   }),
+                   "an empty word"));
 }
 
 }  // namespace
