@@ -41,7 +41,7 @@ struct HeadGradients {
 /// Gradients of the tokens [begin, begin + rows), summed over their chunks of columns in f32.
 class TokenGradients {
  public:
-  /// `chunks` > 1: d_x is summed up aside and rounded once, by finish().
+  /// `chunks`: d_x is summed up aside, over several of them, and rounded once, by finish().
   TokenGradients(HeadGradients& gradients, const Tensor& x, int64_t begin, int64_t end, bool chunks);
 
   bool wanted() const { return gradients_.wanted(); }
