@@ -12,7 +12,7 @@ namespace xpu::emu {
 int self();           // linear index of the running thread in its block
 int block_threads();  // threads of the running block
 int live_threads();   // those that have not exited
-bool exited(int thread);
+unsigned live_lanes(int warp);  // those of a warp, one bit each
 class Fiber;
 Fiber* running_fiber();       // null outside kernels
 std::string running_place();  // "rms_norm_kernel<float>, block (3,0,0), thread 37 (warp 1 lane 5)"

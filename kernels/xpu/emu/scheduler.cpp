@@ -44,9 +44,9 @@ struct StaticArray {
 
 struct Thread {
   std::unique_ptr<Fiber> fiber;
+  uint3 index{};  // threadIdx
   const char* waits_for = nullptr;
   Where where{};
-  bool exited = false;
 };
 
 struct Abandoned {
@@ -59,6 +59,7 @@ struct Machine {
   Counters counters;
   std::vector<Thread> threads;                    // grows, never shrinks
   std::uint64_t runnable[kMaxThreads / 64] = {};  // one bit per thread
+  unsigned live[kMaxThreads / 32] = {};           // per warp, one bit per thread that has not exited
   int count = 0, alive = 0, current = -1;
   bool failed = false;
   std::string error;
@@ -72,9 +73,14 @@ struct Machine {
   std::string_view kernel;
 };
 
+Machine the_machine;  // not a local static: those are checked at each of a million calls
 Machine& machine() {
-  static Machine m;
-  return m;
+  return the_machine;
+}
+
+/// What shared memory holds until it is written: a NaN in bf16, fp16, fp32 and fp64.
+void fill_with_nan(char* p, std::size_t bytes) {
+  std::fill_n(p, bytes, '\xff');
 }
 
 int pick(Machine& m) {
@@ -113,7 +119,7 @@ std::string deadlock_report(const Machine& m) {
   std::map<std::string, std::vector<int>> waits;
   for (int i = 0; i < m.count; ++i) {
     const Thread& t = m.threads[i];
-    if (!t.exited) {
+    if (m.live[i / 32] >> i % 32 & 1) {
       waits[std::string(t.waits_for) + " at " + describe(t.where)].push_back(i);
     }
   }
@@ -131,8 +137,8 @@ void thread_main() {
   Thread& t = m.threads[m.current];
   try {
     m.body(m.args);
-    t.exited = true;
     --m.alive;
+    m.live[m.current / 32] &= ~(1u << m.current % 32);
     m.runnable[m.current / 64] &= ~(std::uint64_t{1} << (m.current % 64));
     finish_stores(m.current);
     on_thread_exit(m.current);
@@ -145,11 +151,6 @@ void record_failure(Machine& m, Where where, const std::string& message) {
   if (m.failed) return;
   m.failed = true;
   m.error = (where.file ? describe(where) + ": " : "") + message;
-}
-
-void set_indices(int i) {
-  const unsigned u = static_cast<unsigned>(i);
-  threadIdx = {u % blockDim.x, u / blockDim.x % blockDim.y, u / (blockDim.x * blockDim.y)};
 }
 
 void schedule(Machine& m) {
@@ -171,7 +172,7 @@ void schedule(Machine& m) {
       return;
     }
     m.current = next;
-    set_indices(next);
+    threadIdx = m.threads[next].index;
     ++m.counters.switches;
     m.in_fiber = true;
     m.threads[next].fiber->resume();
@@ -181,10 +182,11 @@ void schedule(Machine& m) {
 
 void run_block(Machine& m) {
   std::fill(std::begin(m.runnable), std::end(m.runnable), 0);
+  std::fill(std::begin(m.live), std::end(m.live), 0);
   for (int i = 0; i < m.count; ++i) {
-    m.threads[i].exited = false;
     m.threads[i].fiber->prepare(thread_main);
     m.runnable[i / 64] |= std::uint64_t{1} << (i % 64);
+    m.live[i / 32] |= 1u << i % 32;
   }
   m.alive = m.count;
   m.deferred.clear();
@@ -192,7 +194,7 @@ void run_block(Machine& m) {
   m.static_bytes = 0;
   m.used = (m.dynamic_bytes + 15) / 16 * 16 + (m.dynamic_bytes % 16 ? 0 : kRedZone);
   XPU_UNPOISON(m.window, kWindowBytes);
-  std::fill_n(m.window, kWindowBytes, '\xff');  // a NaN in bf16, fp16, fp32 and fp64
+  fill_with_nan(m.window, m.used);
   XPU_POISON(m.window + m.dynamic_bytes, kWindowBytes - m.dynamic_bytes);
   reset_threads();
   reset_async_copies();
@@ -231,8 +233,8 @@ std::string running_place() {
 int live_threads() {
   return machine().alive;
 }
-bool exited(int thread) {
-  return thread >= machine().count || machine().threads[thread].exited;
+unsigned live_lanes(int warp) {
+  return machine().live[warp];
 }
 
 std::string describe(Where where) {
@@ -301,6 +303,7 @@ void* static_shared(const void* key, const char* name, std::size_t bytes, std::s
                            " dynamic and " + std::to_string(m.static_bytes) + " static");
   }
   XPU_UNPOISON(m.window + offset, bytes);
+  fill_with_nan(m.window + offset, bytes);
   m.used = offset + bytes + kRedZone;
   m.statics.push_back({key, offset});
   return m.window + offset;
@@ -369,6 +372,9 @@ void run_grid(std::string_view name, const LaunchConfig& config, void (*body)(co
   m.failed = false;
   gridDim = config.grid;
   blockDim = config.block;
+  for (unsigned i = 0; i < threads; ++i) {
+    m.threads[i].index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
+  }
   const FaultGuard faults;
   race::begin_grid();
 

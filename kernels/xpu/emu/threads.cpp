@@ -38,12 +38,6 @@ std::vector<std::vector<Pending>> pending;  // per warp
 BlockBarrier block_barrier;
 NamedBarrier named_barriers[16];
 
-unsigned live_lanes(int warp) {
-  unsigned live = 0;
-  for (int lane = 0; lane < 32; ++lane) live |= exited(warp * 32 + lane) ? 0u : 1u << lane;
-  return live;
-}
-
 /// Runs the collective when nobody is missing any more.
 void complete_if_ready(int warp, std::size_t index) {
   Pending& p = pending[warp][index];

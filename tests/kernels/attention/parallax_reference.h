@@ -57,11 +57,11 @@ void for_each_query(const AttentionCase& c, const Body& body) {
   }
 }
 
-/// out = v_mean - cov(v, k) r.
+/// out = v_mean - cov(v, k) r, where cov(v, k) = sum_j p_j (v_j - v_mean) (k_j - k_mean)^T is applied and not formed.
 inline ParallaxResults parallax_definition(const AttentionCase& c, const ParallaxInputs& in) {
   const std::size_t d = c.head_dim, e = c.value_dim;
   ParallaxResults a = parallax_results(c, in);
-  std::vector<double> p, dp, k_mean(d), v_mean(e), cov(e * d);
+  std::vector<double> p, dp, k_mean(d), v_mean(e);
   for_each_query(c, [&](std::size_t row, const std::vector<std::size_t>& keys) {
     const double *q = &in.q[row * d], *r = &in.r[row * d], *g = &in.dout[row * e];
     const std::size_t n = keys.size();
@@ -69,7 +69,6 @@ inline ParallaxResults parallax_definition(const AttentionCase& c, const Paralla
     dp.assign(n, 0);
     std::fill(k_mean.begin(), k_mean.end(), 0);
     std::fill(v_mean.begin(), v_mean.end(), 0);
-    std::fill(cov.begin(), cov.end(), 0);
     double top = -std::numeric_limits<double>::infinity(), total = 0;
     for (std::size_t j = 0; j < n; ++j) {
       for (std::size_t x = 0; x < d; ++x) p[j] += c.scale * q[x] * in.k[keys[j] * d + x];
@@ -82,26 +81,12 @@ inline ParallaxResults parallax_definition(const AttentionCase& c, const Paralla
       for (std::size_t x = 0; x < d; ++x) k_mean[x] += p[j] * in.k[keys[j] * d + x];
       for (std::size_t y = 0; y < e; ++y) v_mean[y] += p[j] * in.v[keys[j] * e + y];
     }
-    for (std::size_t j = 0; j < n; ++j) {
-      for (std::size_t y = 0; y < e; ++y) {
-        const double centred = p[j] * (in.v[keys[j] * e + y] - v_mean[y]);
-        for (std::size_t x = 0; x < d; ++x) {
-          cov[y * d + x] += centred * (in.k[keys[j] * d + x] - k_mean[x]);
-        }
-      }
-    }
     a.probe_mean[row] = 0;
     for (std::size_t x = 0; x < d; ++x) {
       a.probe_mean[row] += r[x] * k_mean[x];
       a.dq[row * d + x] = a.dr[row * d + x] = 0;
     }
-    for (std::size_t y = 0; y < e; ++y) {
-      a.intercept[row * e + y] = a.out[row * e + y] = v_mean[y];
-      for (std::size_t x = 0; x < d; ++x) {
-        a.out[row * e + y] -= cov[y * d + x] * r[x];
-        a.dr[row * d + x] -= g[y] * cov[y * d + x];
-      }
-    }
+    for (std::size_t y = 0; y < e; ++y) a.intercept[row * e + y] = a.out[row * e + y] = v_mean[y];
     // The gradient of cov is -g r^T; its centred factors pass nothing to the means (their weighted sums
     // are zero), so a weight sees g v_j and its own term of the covariance.
     double mean = 0;
@@ -112,6 +97,8 @@ inline ParallaxResults parallax_definition(const AttentionCase& c, const Paralla
         centred += g[y] * (in.v[keys[j] * e + y] - v_mean[y]);
       }
       for (std::size_t x = 0; x < d; ++x) ru += r[x] * (in.k[keys[j] * d + x] - k_mean[x]);
+      for (std::size_t y = 0; y < e; ++y) a.out[row * e + y] -= p[j] * ru * (in.v[keys[j] * e + y] - v_mean[y]);
+      for (std::size_t x = 0; x < d; ++x) a.dr[row * d + x] -= p[j] * centred * (in.k[keys[j] * d + x] - k_mean[x]);
       dp[j] = gv - centred * ru;
       mean += p[j] * dp[j];
       for (std::size_t y = 0; y < e; ++y) a.dv[keys[j] * e + y] += p[j] * (1 - ru) * g[y];
