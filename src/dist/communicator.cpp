@@ -111,7 +111,9 @@ Communicator::Communicator(std::string group, int rank, std::vector<int> members
       data_(std::move(data)),
       board_(std::move(board)) {}
 
-Communicator::~Communicator() = default;
+Communicator::~Communicator() {
+  if (failure_ != nullptr) abandon();  // nobody is there to take leave of
+}
 
 template <typename F>
 void Communicator::collective(const char* kind, const Tensor& like, int64_t elements,
@@ -127,6 +129,7 @@ void Communicator::collective(const char* kind, const Tensor& like, int64_t elem
   put(header.label, label);
   board_->set_place(fmt::format("{}, step {}", label, step_), true, group_);
   try {
+    data_->check();
     check_all_are_here(header, pairs);
     const int64_t before = traffic_.total();
     function();
@@ -392,6 +395,7 @@ void Communicator::barrier(const std::string& label) {
 
 void Communicator::abandon() {
   if (control_ != nullptr) control_->abandon();
+  if (data_ != control_) data_->abandon();
 }
 
 std::unique_ptr<Communicator> make_self_communicator() {

@@ -38,8 +38,10 @@ class Transport {
   virtual bool on_device() const = 0;
   /// Nobody is there (dist/imagined.h): what arrives means nothing.
   virtual bool is_imagined() const { return false; }
-  /// Completes both. CommError names a peer that is gone or late.
+  /// Completes both, on a device in the order of its stream. CommError names a peer that is gone or late.
   virtual void exchange(std::span<const Transfer> out, std::span<const Transfer> in) = 0;
+  /// CommError when an exchange that had only been given to the device failed there: its results are none.
+  virtual void check() {}
   /// From another thread: an exchange that waits, and all later ones, throw CommAbandoned.
   virtual void abandon() {}
 };
@@ -97,7 +99,7 @@ class Communicator {
   void send_receive(const Tensor& out, int to, Tensor& in, int from, const std::string& label);
   void broadcast(Tensor& t, int root, const std::string& label);
   void barrier(const std::string& label);
-  /// Gives the group up, from any thread: a collective that waits in host memory ends with CommAbandoned.
+  /// Gives the group up, from any thread: a collective that waits ends with CommAbandoned.
   void abandon();
 
   /// Bytes this process has sent, checks not counted.

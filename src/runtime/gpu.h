@@ -33,6 +33,9 @@ DeviceInfo device_info(Device device);
 /// device_info().capability, asked once.
 int capability(Device device);
 
+/// For this thread's calls of the CUDA runtime, and of libraries that ask it for the device.
+void make_current(Device device);
+
 /// The stream of this thread's kernels and copies on the device: the main one, or within a SideStream the other.
 Stream stream(Device device);
 
@@ -106,6 +109,8 @@ class Event {
 
   /// Happens when all work given to the stream so far is done.
   void record();
+  /// Whether it has happened, or was never recorded. From any thread.
+  bool done() const;
   /// What this thread gives to its stream from now on comes after the event; the host does not wait.
   void wait() const;
   /// From the other event to this one, both recorded; waits for this one.

@@ -341,6 +341,15 @@ void Event::wait() const {
   check(cudaStreamWaitEvent(state(device_).own_stream(), static_cast<cudaEvent_t>(handle_), 0), "order of streams");
 }
 
+bool Event::done() const {
+  const cudaError_t state = cudaEventQuery(static_cast<cudaEvent_t>(handle_));
+  if (state == cudaErrorNotReady) {
+    cudaGetLastError();  // "not ready" is kept as the last error, which launches look at
+    return false;
+  }
+  check(state, "event");
+  return true;
+}
 double Event::seconds_since(const Event& earlier) const {
   const auto end = static_cast<cudaEvent_t>(handle_);
   check(cudaEventSynchronize(end), "waiting for the device");

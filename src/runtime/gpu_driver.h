@@ -24,8 +24,6 @@ size_t commit(Device device, const AddressRange& range, size_t committed, size_t
 constexpr int kLanes = 2;  // the main stream and the other, each with an arena
 /// Of this thread: 1 within a SideStream, else 0.
 int lane();
-/// For this thread's calls of the runtime.
-void make_current(Device device);
 
 /// What was enqueued between start_recording and stop_recording.
 class Recording {

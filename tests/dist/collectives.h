@@ -26,9 +26,10 @@ inline Tensor numbers(int64_t count, DType dtype, int rank, int salt = 0) {
 
 /// doctest's checks are not for several threads at once.
 inline void check_equal(const Tensor& got, const std::vector<double>& want, const char* what) {
+  const std::vector<double> values = to_doubles(got.to(kCpuDevice));  // may wait for the other threads
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  CHECK_MESSAGE(to_doubles(got.to(kCpuDevice)) == want, what << " " << got.str());
+  CHECK_MESSAGE(values == want, what << " " << got.str());
 }
 
 /// On tensors of the device, in these dtypes.
