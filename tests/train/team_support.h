@@ -12,9 +12,9 @@
 
 namespace lh::test {
 
-/// Calls function(team) on `size` threads; throws the first exception of the lowest rank.
+/// Calls function(team) on `size` threads, each with its device if given; throws the first exception of the lowest rank.
 inline void on_teams(int size, const ParallelConfig& config,
-                     const std::function<void(const Team&)>& function, Device device = kCpuDevice) {
+                     const std::function<void(const Team&)>& function, std::span<const Device> devices = {}) {
   const std::shared_ptr<Store> store = make_memory_store();
   std::vector<std::exception_ptr> failures(static_cast<size_t>(size));
   {
@@ -25,7 +25,7 @@ inline void on_teams(int size, const ParallelConfig& config,
           PeerPlace place;
           place.rank = rank;
           place.size = size;
-          place.device = device;
+          if (!devices.empty()) place.device = devices[static_cast<size_t>(rank)];
           const Team team(std::make_unique<Peers>(place, loopback(), store), config);
           function(team);
         } catch (...) {

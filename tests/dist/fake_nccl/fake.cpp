@@ -2,6 +2,7 @@
 
 #include <nccl.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -21,6 +22,11 @@
 namespace {
 
 using lh::test::fake_nccl;
+
+std::chrono::milliseconds lag() {
+  static const char* text = std::getenv("FAKE_NCCL_LAG");
+  return std::chrono::milliseconds(text == nullptr ? 0 : std::atoi(text));
+}
 
 /// The processes with one identity.
 struct Group {
@@ -69,6 +75,7 @@ struct FakeNcclComm {
   }
 
   void perform(Exchange& exchange, std::unique_lock<std::mutex>& lock) {
+    group->changed.wait_for(lock, lag(), [&] { return aborted; });
     group->changed.wait(lock, [&] { return aborted || !is(fake_nccl().silent); });
     if (aborted) return;
     for (const Message& m : exchange.out) group->mail[{rank, m.peer}].emplace_back(m.data, m.bytes);

@@ -1,4 +1,4 @@
-// What a test does to the fake NCCL, and what it has seen.
+// What a test does to the fake NCCL, and what it has seen. FAKE_NCCL_LAG: milliseconds from a call to its effect.
 #pragma once
 
 #include <atomic>
