@@ -7,24 +7,36 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 build=build/gpu
 # Without oneDNN and NCCL, of which each library alone would fill the bundle.
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLH_CUDA=ON -DLH_DNNL_LIBRARY=OFF \
-  -DLH_NCCL_LIBRARY=OFF \
-  -DCMAKE_CUDA_ARCHITECTURES=90a-real \
-  -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -Wno-dev >/dev/null
+configure() {  # configure FOLDER OPTION...
+  local folder=$1
+  shift
+  cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLH_CUDA=ON -DLH_DNNL_LIBRARY=OFF \
+    -DCMAKE_CUDA_ARCHITECTURES=90a-real -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -Wno-dev "$@" >/dev/null
+}
+configure "$build" -DLH_NCCL_LIBRARY=OFF
 cmake --build "$build" --target longhand cuda_tests device_tests kernel_test_xpu_plain
+# The test of NCCL alone is linked with it; there it takes the library that PyTorch brings.
+configure "$build/nccl"
+nccl_tests=()
+if grep -q '^LH_NCCL_LIBRARY:.*/' "$build/nccl/CMakeCache.txt"; then
+  cmake --build "$build/nccl" --target test_dist_nccl
+  nccl_tests=("$build/nccl/tests/dist/test_dist_nccl")
+else
+  echo "gpu_bundle: no NCCL here, so its test stays behind"
+fi
 bundle=gpu_bundle
 limit_mib=60
 rm -rf "$bundle"
 mkdir -p "$bundle/payload/bin" "$bundle/payload/lib" "$bundle/payload/device" "$bundle/payload/dumps"
 payload=$bundle/payload
 cp "$build/tools/longhand" "$payload/bin/"
-cp "$build"/tests/*/test_*_cuda "$build"/tests/*/test_*_cudnn "$payload/bin/"
+cp "$build"/tests/*/test_*_cuda "$build"/tests/*/test_*_cudnn "${nccl_tests[@]}" "$payload/bin/"
 cp "$build"/tests/kernels/device/*_test "$payload/device/"
 strip "$payload"/bin/* "$payload"/device/*
 # The emulator's outputs, which the device's are compared with.
 LH_XPU_DUMP=$PWD/$payload/dumps "$build/tests/kernels/kernel_test_xpu_plain" >/dev/null
 ldd "$payload"/bin/* | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-  grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*|libcublas[^/]*|libcudnn[^/]*|libcuda[^/]*)\.so' |
+  grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*|libcublas[^/]*|libcudnn[^/]*|libcuda[^/]*|libnccl[^/]*)\.so' |
   xargs -I{} cp -L {} "$payload/lib/"
 unpacked=$(du -sm "$payload" | cut -f1)
 tar -C "$payload" --sort=name -cf - bin lib device dumps | xz -9 -T1 >"$bundle/payload.tar.xz"
@@ -66,7 +78,20 @@ if wanted tests; then
   for test in "\$payload"/device/*_test; do
     [ "\$test" = "\$payload/device/xpu_test" ] || step "kernels_\$(basename "\$test")" 240 "\$test"
   done
-  for test in "\$payload"/bin/test_*; do step "\$(basename "\$test")" 240 "\$test"; done
+  nccl=\$(ldconfig -p 2>/dev/null | awk '/libnccl.so.2/ {print \$NF; exit}')
+  [ -n "\$nccl" ] || nccl=\$(python3 -c 'import glob, site, sys
+for folder in site.getsitepackages() + sys.path:
+    for file in glob.glob(folder + "/nvidia/nccl/lib/libnccl.so.2"): print(file); raise SystemExit')
+  for test in "\$payload"/bin/test_*; do
+    name=\$(basename "\$test")
+    if [ "\$name" != test_dist_nccl ]; then
+      step "\$name" 240 "\$test"
+    elif [ -n "\$nccl" ]; then
+      step "\$name" 240 env LD_LIBRARY_PATH="\$LD_LIBRARY_PATH:\$(dirname "\$nccl")" "\$test"
+    else
+      echo "== \$name SKIPPED: no libnccl.so.2 here"
+    fi
+  done
 fi
 if wanted train; then
   step prepare 60 "\$payload/bin/longhand" data prepare README.md --split blank-lines \\
