@@ -1,6 +1,6 @@
 # lh_flags: the compile options every target of ours uses.
 # lh_library(name SOURCES ... LINK ...): one static library per folder of src/.
-# lh_test(folder SOURCES ... LINK ...): one doctest executable per folder, a ctest per case.
+# lh_test(folder SOURCES ... LINK ... [LABELS ...] [TIMEOUT seconds]): one doctest executable per folder, a ctest per case.
 add_library(lh_flags INTERFACE)
 target_compile_options(lh_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Wno-sign-compare;-fno-math-errno;-Wno-unknown-pragmas>)
@@ -27,7 +27,7 @@ function(lh_library name)
 endfunction()
 
 function(lh_test folder)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
   string(REPLACE "/" "_" target "test_${folder}")
   add_executable(${target} ${CMAKE_SOURCE_DIR}/tests/support/main.cpp ${ARG_SOURCES})
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
@@ -37,7 +37,10 @@ function(lh_test folder)
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
   # The address sanitizer ends a program that asks for too much memory, unless told not to.
   doctest_discover_tests(${target} TEST_PREFIX "${folder}: " PROPERTIES LABELS "${ARG_LABELS}"
-    TIMEOUT 300 ENVIRONMENT "ASAN_OPTIONS=allocator_may_return_null=1")
+    TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "ASAN_OPTIONS=allocator_may_return_null=1")
 endfunction()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A Slurm cluster of two nodes on this machine (Debian's slurm-wlm and munge), in namespaces of its
 # own, runs the same training in every way that the README names: ranks started by srun, the launcher
-# under sbatch, stopped by a signal before the time limit, requeued by the administrator. Every curve
-# equals the plain one.
+# under sbatch, stopped by a signal before the time limit, requeued by the administrator, preempted by a job of higher
+# priority. Every curve equals the plain one.
 # usage: slurm.sh LONGHAND
 # shellcheck disable=SC2016  # conditions are evaluated later
 set -uo pipefail
@@ -60,13 +60,16 @@ SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SchedulerType=sched/builtin
 SchedulerParameters=sched_interval=1
 GresTypes=gpu
 KillWait=60
 NodeName=node0 NodeHostname=cluster NodeAddr=10.88.0.1 Port=16820 CPUs=64 Gres=gpu:8
 NodeName=node1 NodeHostname=cluster NodeAddr=10.88.0.2 Port=16821 CPUs=64 Gres=gpu:8
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 END_OF_CONF
 for number in 0 1 2 3 4 5 6 7; do touch "gpu$number"; done
 echo "Name=gpu File=$work/gpu[0-7]" >gres.conf
@@ -91,10 +94,10 @@ srun --nodes=2 --ntasks-per-node=1 "$longhand" train direct.yaml >direct.log 2>&
 expect_code $? 0 "srun longhand train"
 expect_same direct
 
-# The example as it is, stopped twice: as --signal does it before the time limit, when the script
-# queues the job again, then by the administrator.
+# The example as it is, stopped three times: as --signal does it before the time limit, when the script
+# queues the job again, then by the administrator, then to make room for an urgent job.
 state() {
-  scontrol show job "$job" | grep -o "JobState=[A-Z_]*\|Restarts=[0-9]*\|Reason=[A-Za-z]*\|[A-Z][a-z]*Time=[^ ]*" |
+  scontrol show job "${1:-$job}" | grep -o "JobState=[A-Z_]*\|Restarts=[0-9]*\|Reason=[A-Za-z]*\|[A-Z][a-z]*Time=[^ ]*" |
     tr '\n' ' '
 }
 recipe_for batch
@@ -109,8 +112,14 @@ stopped_at=$(newest_step batch)
 wait_until 60 '[ "$(newest_step batch)" -gt $((stopped_at + 2)) ]' || fail "not resumed: $(state)"
 scontrol requeue "$job"
 wait_until 60 'state | grep -q Restarts=2' || fail "not requeued: $(state)"
-wait_until 120 'state | grep -q JobState=COMPLETED' || fail "not completed: $(state)"
-[ "$(grep -c '\[resume\] from step' batch.log)" -ge 2 ] || fail "not resumed twice"
+stopped_at=$(newest_step batch)
+wait_until 60 '[ "$(newest_step batch)" -gt $((stopped_at + 2)) ]' || fail "not resumed a second time: $(state)"
+urgent=$(sbatch --parsable --partition=urgent --nodes=2 --exclusive --output=urgent.log --wrap 'echo room')
+wait_until 40 'state "$urgent" | grep -q JobState=COMPLETED' || fail "no room for the urgent job: $(state "$urgent")"
+grep -q room urgent.log || fail "the urgent job did nothing"
+wait_until 120 'state | grep -q "JobState=COMPLETED.*Restarts=3"' || fail "not completed: $(state)"
+[ "$(grep -c '\[resume\] from step' batch.log)" -eq 3 ] || fail "not resumed three times"
+[ "$(grep -c 'saved; queued again' batch.log)" -eq 3 ] || fail "not saved three times"
 expect_same batch
 [ "$bad" -eq 0 ] || { grep -v '^step' batch.log; tail -n 40 slurmctld.log; grep -v '^step' direct.log; }
 exit "$bad"
