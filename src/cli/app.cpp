@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/launch_arguments.h"
 #include "cli/report.h"
+#include "cli/version.h"
 #include "launch/launch.h"
 
 namespace lh {
@@ -290,7 +291,7 @@ int run_app(int argc, char** argv) {
   CLI::App app{"Longhand trains long-context language models from one YAML recipe.", "longhand"};
   app.footer(kFooter);
   app.require_subcommand(1);
-  app.set_version_flag("--version", "longhand " LH_VERSION);
+  app.set_version_flag("--version", "longhand " + program_version());
   app.set_help_all_flag("--help-all", "Help of every subcommand");
   Action action;
   std::vector<std::string> words(argv + 1, argv + argc), program;

@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "cli/report.h"
+#include "cli/version.h"
 #include "config/load.h"
 #include "dist/peers.h"
 #include "launch/process_context.h"
@@ -91,7 +92,7 @@ int train_command(const TrainArguments& arguments) {
   std::unique_ptr<Team> team;  // outlives what fails: the others hear the reason before the connections break
   try {
     const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
-    team = make_team(peers, recipe, LH_VERSION);
+    team = make_team(peers, recipe, program_version());
     return train_team(arguments, recipe, *team);
   } catch (const std::exception& error) {
     const bool ours = dynamic_cast<const PeerFailure*>(&error) == nullptr;

@@ -132,6 +132,47 @@ TEST_CASE("counts of two processes that differ are a mismatch, whichever two the
   CHECK(all[0].find("which expects 3 elements") != std::string::npos);
 }
 
+TEST_CASE("counts that processes disagree on are a mismatch") {
+  on_processes("counts that processes disagree on*", 3, [](Peers& job) {
+    const auto comm = job.world("test");
+    std::vector<int64_t> sends(3, 2), takes(3, 2);
+    if (job.rank() == 2) sends[0] = 3;
+    const Tensor in = Tensor::zeros({sends[0] + 4}, DType::kBF16);
+    Tensor out = Tensor::zeros({6}, DType::kBF16);
+    std::string message;
+    try {
+      comm->all_to_all_v(in, sends, out, takes, "rows");
+    } catch (const CommError& error) {
+      message = error.what();
+    }
+    CAPTURE(message);
+    CHECK(contains(message, "rank 2 (host "));
+    CHECK(contains(message, "'rows' (all_to_all number 1 of the group, step 0, 3 bf16)"));
+    CHECK(contains(message, "which expects 2 elements"));
+  });
+}
+
+TEST_CASE("in a group too large for a check of all pairs neighbours still find a wrong count") {
+  const int size = 18;
+  const auto all = messages(size, [&](Peers& job) {
+    const auto comm = job.world("test");
+    const int me = job.rank();
+    std::vector<int64_t> counts(size, 1), wrong = counts;
+    if (me == 5) ++wrong[6];
+    const Tensor in = Tensor::zeros({size + (me == 5 ? 1 : 0)}, DType::kF32);
+    Tensor out = Tensor::zeros({size}, DType::kF32);
+    comm->all_to_all_v(Tensor::zeros({size}, DType::kF32), counts, out, counts, "rows");  // right ones pass
+    comm->all_to_all_v(in, wrong, out, counts, "rows");
+  });
+  for (const std::string& message : all) {
+    CAPTURE(message);
+    CHECK(message == all[0]);
+    CHECK(contains(message, "rank 5 (host "));
+    CHECK(contains(message, "'rows' (all_to_all number 2 of the group, step 0, 2 f32)"));
+    CHECK(contains(message, "for rank 6 (host "));
+  }
+}
+
 TEST_CASE("a communicator that failed says so again") {
   messages(2, [](Peers& job) {
     const auto comm = job.world("test");

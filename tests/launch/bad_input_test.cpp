@@ -84,6 +84,21 @@ TEST_CASE("a rank with another recipe, another number of processes or somebody e
                 2, {"rank 1 (host ", "has come already", "its own RANK"});
 }
 
+TEST_CASE("a rank with a program of another version") {
+  const Folder folder;
+  prepare(folder);
+  const Words words = train(folder);
+  const Words parts = {"the program of rank 1 (host ",
+                       "is not that of rank 0: 'longhand 0.0.1' here, 'longhand ", "all processes need the same"};
+  const std::string line = "if [ $RANK = 1 ]; then shift; else set -- \"$1\" \"${@:3}\"; fi; exec \"$@\"";
+  check_mistake(folder,
+                under_launcher(folder, {"--standalone", "--nproc-per-node", "3"},
+                               Words{"bash", "-c", line, "bash", LH_BINARY, LH_OTHER_VERSION} + words),
+                1, parts, true);
+  check_mistake(folder,
+                by_hand(folder, 3, [&](int r) { return r == 1 ? Words{LH_OTHER_VERSION} + words : words; }), 2, parts);
+}
+
 TEST_CASE("a busy port") {
   const Folder folder;
   prepare(folder);

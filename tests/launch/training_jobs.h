@@ -72,7 +72,7 @@ class Rank {
     ::dup2(::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644), 1);
     ::dup2(1, 2);
     for (std::string& line : environment) ::putenv(line.data());
-    words.insert(words.begin(), LH_BINARY);
+    if (!words[0].starts_with('/')) words.insert(words.begin(), LH_BINARY);
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
@@ -101,7 +101,7 @@ class Rank {
   pid_t pid_ = -1;
 };
 
-/// All ranks by hand; `words` and `environment` may differ from rank to rank.
+/// All ranks by hand, of longhand or of the program that their first word is; `words` and `environment` may differ from rank to rank.
 inline End by_hand(const Folder& folder, int size, const std::function<Words(int)>& words,
             const std::function<Words(int)>& environment = [](int) { return Words{}; },
             uint16_t port = a_free_port()) {

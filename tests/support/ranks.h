@@ -50,7 +50,11 @@ inline void on_processes(const std::string& name, int size, const std::function<
     int rank = 0, of = 0, port = 0;
     if (std::sscanf(own, "%d of %d at %d", &rank, &of, &port) != 3) throw Error("LH_TEST_RANK");
     if (of != size) return;
-    Peers job({.rank = rank, .size = size, .master = {}, .device = device}, loopback(),
+    PeerPlace place;
+    place.rank = rank;
+    place.size = size;
+    place.device = device;
+    Peers job(place, loopback(),
               connect_tcp_store({"127.0.0.1", static_cast<uint16_t>(port)}, std::chrono::seconds(30)));
     return function(job);
   }
