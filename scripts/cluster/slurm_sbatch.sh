@@ -2,7 +2,8 @@
 # A training job on several nodes of a Slurm cluster: sbatch scripts/cluster/slurm_sbatch.sh RECIPE
 # Two minutes before the time limit (--signal) and when the job is preempted, the run saves and
 # exits with 75; the script then asks Slurm to queue the job again, where Slurm does not do so by itself, and it resumes.
-# A partition whose jobs are preempted needs a GraceTime in which a run can save, and PreemptMode=REQUEUE.
+# Where jobs of a partition with a higher PriorityTier preempt this one (PreemptType=preempt/partition_prio,
+# PreemptMode=REQUEUE), its own partition needs a GraceTime in which the run can save.
 #SBATCH --job-name=longhand
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -33,7 +34,7 @@ while :; do
 done
 if [ "$code" -eq 75 ]; then
   echo "saved; queued again"
-  # A job that Slurm queues again, after scontrol requeue or at the end of a grace time, is RUNNING no more.
-  if scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then scontrol requeue "$SLURM_JOB_ID"; fi
+  scontrol show job "$SLURM_JOB_ID" | grep -qE 'JobState=(PENDING|REQUEUED|COMPLETING)' ||
+    scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -1,6 +1,7 @@
 # lh_flags: the compile options every target of ours uses.
 # lh_library(name SOURCES ... LINK ...): one static library per folder of src/.
-# lh_test(folder SOURCES ... LINK ... [LABELS ...] [TIMEOUT seconds]): one doctest executable per folder, a ctest per case.
+# lh_test(folder SOURCES ... LINK ... [LABELS ...] [TIMEOUT seconds]): one doctest executable per folder, a ctest per
+# case.
 add_library(lh_flags INTERFACE)
 target_compile_options(lh_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Wno-sign-compare;-fno-math-errno;-Wno-unknown-pragmas>)

@@ -3,6 +3,7 @@
 // processes, in f32 for bf16. So results are the same bits on every process, at any time, on any transport.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <map>
@@ -102,7 +103,9 @@ class Communicator {
   /// Gives the group up, from any thread: a collective that waits ends with CommAbandoned.
   void abandon();
 
-  /// Bytes this process has sent, checks not counted.
+  /// How many collectives have begun; from any thread.
+  uint64_t collectives() const { return sequence_; }
+  /// Bytes this process has sent, checks not counted. For the thread of the collectives, as what follows.
   const CommTraffic& traffic() const { return traffic_; }
   const LabelTraffic& traffic_by_label() const { return by_label_; }
   /// The step that checks and errors name.
@@ -136,7 +139,7 @@ class Communicator {
   std::shared_ptr<JobBoard> board_;
   CommTraffic traffic_;
   LabelTraffic by_label_;
-  uint64_t sequence_ = 0;
+  std::atomic<uint64_t> sequence_ = 0;
   int64_t step_ = 0;
   std::exception_ptr failure_;
 };

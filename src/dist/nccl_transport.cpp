@@ -1,5 +1,5 @@
-// Point-to-point messages in one group call, as NCCL's own all-to-all is made, on a communicator whose calls never block.
-// A thread of the transport watches what the device has not done yet.
+// Point-to-point messages in one group call, as NCCL's own all-to-all is made, on a communicator whose calls never
+// block. A thread of the transport watches what the device has not done yet.
 #include "dist/nccl_transport.h"
 
 #include <nccl.h>

@@ -101,7 +101,8 @@ class Rank {
   pid_t pid_ = -1;
 };
 
-/// All ranks by hand, of longhand or of the program that their first word is; `words` and `environment` may differ from rank to rank.
+/// All ranks by hand, of longhand or of the program that their first word is; `words` and `environment` may differ from
+/// rank to rank.
 inline End by_hand(const Folder& folder, int size, const std::function<Words(int)>& words,
             const std::function<Words(int)>& environment = [](int) { return Words{}; },
             uint16_t port = a_free_port()) {

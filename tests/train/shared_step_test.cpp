@@ -138,7 +138,7 @@ TEST_CASE("buckets leave in their own order while backward runs") {
     GradientReducer reducer(team, store, *optimizer, 4 * elements);
     Variable x = store.find("a")->variable;
     for (const char* name : {"b", "c", "d"}) x = multiply(x, store.find(name)->variable);
-    const int64_t before = team.gradients()->traffic().total();
+    const uint64_t before = team.gradients()->collectives();
     Tensor seed = Tensor::empty({elements}, DType::kF32);
     cpu::fill(seed, static_cast<double>(team.rank() + 1));
     // Waits inside backward, before the gradient of "a": what left by then left early.
@@ -149,9 +149,9 @@ TEST_CASE("buckets leave in their own order while backward runs") {
       for (const auto& parameter : store.all())
         if (parameter->variable.leaf_gradient() == leaf) orders[rank].push_back(parameter->name);
       if (orders[rank].back() != "c") return;
-      for (int i = 0; i < 3000 && team.gradients()->traffic().total() == before; ++i)
+      for (int i = 0; i < 3000 && team.gradients()->collectives() == before; ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      early[rank] = team.gradients()->traffic().total() > before ? 1 : 0;
+      early[rank] = team.gradients()->collectives() > before ? 1 : 0;
     };
     backward(x, seed, &watch);
     reducer.sum();
