@@ -14,9 +14,7 @@ struct CUstream_st {
 namespace xpu::emu {
 
 /// Returns when the stream has nothing left to do.
-inline void finish(const CUstream_st& stream) {
-  for (int left = stream.outside; left > 0; left = stream.outside) stream.outside.wait(left);
-}
+void finish(const CUstream_st& stream);
 
 /// `stream` may be null: at once.
 template <class Work>
