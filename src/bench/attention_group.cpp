@@ -1,6 +1,6 @@
 // Softmax attention of training by length: one document, packed documents, and a window. Operations
 // are those of the pairs the mask lets through: 4 d per pair and head forward (two products), 10 d
-// backward (five).
+// backward (five). Then the variants of attention beside it.
 #include <algorithm>
 #include <cmath>
 
@@ -8,6 +8,7 @@
 #include "backend/cuda/attention_cudnn.h"
 #include "base/log.h"
 #include "base/philox.h"
+#include "bench/attention_variants.h"
 #include "bench/yardstick.h"
 
 namespace lh::bench {
@@ -15,49 +16,24 @@ namespace {
 
 constexpr int64_t kHeadDim = 128;
 
-double visible_pairs(const AttentionPlan& plan) {
+/// Pairs of a query and a key of a causal plan that are nearer than `window`; 0: all.
+double visible_pairs(const AttentionPlan& plan, int64_t window) {
   double pairs = 0;
   for (const AttentionSegment& s : plan.segments) {
     const auto length = static_cast<double>(s.query_length);
-    const double window = plan.mask.window == 0
-                              ? length
-                              : std::min(length, static_cast<double>(plan.mask.window));
-    pairs += window * (window + 1) / 2 + (length - window) * window;
+    const double near = window == 0 ? length : std::min(length, static_cast<double>(window));
+    pairs += near * (near + 1) / 2 + (length - near) * near;
   }
   return pairs;
 }
-
-/// Tensors of `rows` tokens, shared by all plans over them: a backward may see the output of
-/// another plan's forward, which changes values, not work.
-struct Operands {
-  Tensor q, k, v, d_out, out, lse, dq, dk, dv;
-
-  Operands(const Setup& setup, int64_t rows, int64_t heads, int64_t kv_heads)
-      : q(random_tensor({rows, heads, kHeadDim}, setup.dtype, setup.device, 1)),
-        k(random_tensor({rows, kv_heads, kHeadDim}, setup.dtype, setup.device, 2)),
-        v(random_tensor({rows, kv_heads, kHeadDim}, setup.dtype, setup.device, 3)),
-        d_out(random_tensor(q.shape(), setup.dtype, setup.device, 4)),
-        out(Tensor::empty_like(q)),
-        lse(Tensor::empty({rows, heads}, DType::kF32, setup.device)),
-        dq(Tensor::empty_like(q)),
-        dk(Tensor::empty_like(k)),
-        dv(Tensor::empty_like(v)) {}
-
-  void forward(const AttentionPlan& plan) {
-    LH_DISPATCH(q.device(), "bench", attention_forward(q, k, v, plan, out, lse));
-  }
-  void backward(const AttentionPlan& plan) {
-    LH_DISPATCH(q.device(), "bench",
-                attention_backward(q, k, v, out, lse, d_out, plan, dq, dk, dv));
-  }
-};
+double visible_pairs(const AttentionPlan& plan) { return visible_pairs(plan, plan.mask.window); }
 
 /// The same work by cuDNN, where it is there and takes the plan; else a matrix product.
-Yardstick peer_of(Operands& o, const AttentionPlan& plan, bool backward, double flops,
+Yardstick peer_of(AttentionOperands& o, const AttentionPlan& plan, bool backward, double flops,
                   const Yardstick& product) {
   if constexpr (kWithCuda) {
-    if (!o.q.device().is_cpu() &&
-        cuda::cudnn_attention_takes(plan, {&o.q, &o.k, &o.v, &o.out, &o.d_out})) {
+    if (!o.device().is_cpu() &&
+        cuda::cudnn_attention_takes(plan, {&o.in.q, &o.in.k, &o.in.v, &o.result.out, &o.d_out})) {
       const auto run = [&o, &plan, backward] {
         cuda::choose_cudnn_attention(true);
         backward ? o.backward(plan) : o.forward(plan);
@@ -76,14 +52,8 @@ Yardstick peer_of(Operands& o, const AttentionPlan& plan, bool backward, double 
 }
 
 AttentionPlan plan_of(const std::vector<int64_t>& lengths, int64_t window) {
-  AttentionPlan plan;
-  plan.scale = 1 / std::sqrt(static_cast<double>(kHeadDim));
+  AttentionPlan plan = causal_plan(lengths, kHeadDim);
   plan.mask.window = window;
-  int64_t begin = 0;
-  for (const int64_t length : lengths) {
-    plan.segments.push_back({begin, length, begin, length, 0});
-    begin += length;
-  }
   return plan;
 }
 
@@ -98,6 +68,32 @@ std::vector<int64_t> document_lengths(int64_t rows, int64_t mean) {
   return lengths;
 }
 
+/// Both passes of the variants beside both of our own softmax attention. A Parallax pair costs 8 d forward (four
+/// products) and 16 d backward; hard gates leave of the pairs outside the window one in ten.
+void bench_variants(const Setup& setup, Report& report) {
+  const int64_t heads = setup.pick(2, 8, 16), kv_heads = setup.pick(1, 4, 8);
+  // Longer than the window, or no gate would act.
+  const int64_t shortest = setup.pick(2 * kGateWindow, 512, 4096), longest = setup.pick(2 * kGateWindow, 2048, 32768);
+  for (int64_t length = shortest; length <= longest; length *= 2) {
+    AttentionOperands operands({longest, heads, kv_heads, kHeadDim}, setup.dtype, setup.device);
+    const AttentionPlan plan = plan_of(std::vector<int64_t>(static_cast<size_t>(longest / length), length), 0);
+    const double all = visible_pairs(plan), near = visible_pairs(plan, kGateWindow);
+    const auto contender = [&](const char* name, const AttentionWay& way, double flops) {
+      return Contender{[way] { way.both(); },
+                       {.group = "attention", .name = name,
+                        .shape = fmt::format("{}x{} {}/{}", longest / length, length, heads, kv_heads),
+                        .dtype = dtype_name(setup.dtype), .flops = flops * kHeadDim * static_cast<double>(heads)}};
+    };
+    std::vector<Contender> contenders = {
+        contender("parallax forward+backward", parallax_way(operands, plan), 24 * all),
+        contender("sp_kv soft forward+backward", soft_way(operands, plan), 14 * all),
+        contender("sp_kv hard forward+backward", hard_way(operands, plan), 14 * (near + kGateDensity * (all - near)))};
+    contenders[0].row.target = {.of = Target::Of::kTimeAtMost, .bound = 2};
+    const AttentionWay softmax = softmax_way(operands, plan);
+    add_same_job([&] { softmax.both(); }, "softmax attention", std::move(contenders), setup, report, setup.effort());
+  }
+}
+
 }  // namespace
 
 void bench_attention(const Setup& setup, Report& report) {
@@ -107,7 +103,7 @@ void bench_attention(const Setup& setup, Report& report) {
   const int64_t window = setup.pick(32, 256, 1024);
   for (int64_t length = shortest; length <= longest; length *= 2) {
     // Every length with the same number of tokens.
-    Operands operands(setup, longest, heads, kv_heads);
+    AttentionOperands operands({longest, heads, kv_heads, kHeadDim}, setup.dtype, setup.device);
     const std::vector<int64_t> whole(static_cast<size_t>(longest / length), length);
     const AttentionPlan dense = plan_of(whole, 0);
     const AttentionPlan packed = plan_of(document_lengths(longest, length / 2), 0);
@@ -139,6 +135,7 @@ void bench_attention(const Setup& setup, Report& report) {
       add(backward ? "window backward" : "window forward", windowed, backward, own);
     }
   }
+  bench_variants(setup, report);
 }
 
 }  // namespace lh::bench

@@ -36,14 +36,42 @@ std::string rate_text(const Row& row) {
   return fmt::format("{:.1f} GB/s", row.bytes / row.times.median * 1e-9);
 }
 
+/// "; here 1.85x of <peer>: reached", or who measures it.
+std::string outcome_text(const Target& target, const Row& row) {
+  if (!target.pytorch_way.empty())
+    return fmt::format(" of PyTorch's {}, which scripts/bench_gpu.sh measures", target.pytorch_way);
+  const double value = target.value(row.times.median, row.peer_seconds);
+  return fmt::format("; here {:.2f}x: {}", value, target.reached(value) ? "reached" : "not reached");
+}
+
+nlohmann::ordered_json target_json(const Target& target, const Row& row) {
+  const bool time = target.of == Target::Of::kTimeAtMost;
+  nlohmann::ordered_json json{{"device", "H200"},
+                              {"of", time ? "time" : "speed"},
+                              {time ? "at_most" : "at_least", target.bound}};
+  if (!target.pytorch_way.empty()) {
+    json["pytorch_way"] = target.pytorch_way;
+    return json;
+  }
+  const double value = target.value(row.times.median, row.peer_seconds);
+  json["value"] = value;
+  json["reached"] = target.reached(value);
+  return json;
+}
+
 }  // namespace
+
+std::string Target::text() const {
+  return of == Of::kTimeAtMost ? fmt::format("time at most {:.2f}x", bound)
+                               : fmt::format("speed at least {:.2f}x", bound);
+}
 
 Report::Report(std::string device, std::string command)
     : device_(std::move(device)), command_(std::move(command)), date_(today()) {}
 
 void Report::add(Row row) {
   for (const double value : {row.times.median, row.times.low, row.times.high, row.ratio,
-                             row.bytes + row.flops})
+                             row.peer_seconds, row.bytes + row.flops})
     LH_CHECK(std::isfinite(value) && value > 0, "[bench] {} {}: measured {}", row.name, row.shape,
              value);
   if (rows_.empty()) fmt::print("{}, {}\n", device_, date_);
@@ -57,6 +85,8 @@ void Report::add(Row row) {
   if (row.tokens > 0)
     fmt::print("{:<30} {:.0f} tokens/s, {} at peak\n", "", row.tokens / row.times.median,
                format_bytes(row.memory_bytes));
+  if (row.target)
+    fmt::print("{:<30} target on an H200: {}{}\n", "", row.target->text(), outcome_text(*row.target, row));
   std::fflush(stdout);
   rows_.push_back(std::move(row));
 }
@@ -83,6 +113,8 @@ void Report::write_json(const std::filesystem::path& path) const {
     if (row.window > 0) line["window"] = row.window;
     line["ratio"] = row.ratio;
     line["ratio_to"] = row.ratio_to;
+    line["peer_seconds"] = row.peer_seconds;
+    if (row.target) line["target"] = target_json(*row.target, row);
     line["device"] = device_;
     line["date"] = date_;
     line["command"] = command_;

@@ -4,12 +4,30 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bench/measure.h"
 
 namespace lh::bench {
+
+/// What we promise of a row on an H200, in its own direction: its time by the peer's is at most `bound`, or its
+/// speed by the peer's at least that.
+struct Target {
+  enum class Of : uint8_t { kTimeAtMost, kSpeedAtLeast } of = Of::kTimeAtMost;
+  double bound = 0;
+  /// "": what the row's ratio is to, measured in the same run; else the way of PyTorch that is the peer, which
+  /// scripts/bench_pytorch_rows.py measures.
+  std::string pytorch_way{};
+
+  /// Time by time or speed by speed, whichever is bound.
+  double value(double seconds, double peer_seconds) const {
+    return of == Of::kTimeAtMost ? seconds / peer_seconds : peer_seconds / seconds;
+  }
+  bool reached(double value) const { return of == Of::kTimeAtMost ? value <= bound : value >= bound; }
+  std::string text() const;  // "time at most 2.00x"
+};
 
 struct Row {
   std::string group, name, shape, dtype;
@@ -19,6 +37,8 @@ struct Row {
   double flops = 0;  // 0: not counted
   double ratio = 0;  // of this row's rate (bytes, flops) to the peer's
   std::string ratio_to{};
+  double peer_seconds = 0;  // of what the ratio is to, whatever work that does
+  std::optional<Target> target{};
   // Of a training step only; 0 elsewhere.
   double tokens = 0;
   double memory_bytes = 0;  // peak of all tensors

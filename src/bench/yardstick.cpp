@@ -38,7 +38,23 @@ void add_against(const Yardstick& yardstick, const std::function<void()>& run, c
   const double work = row.flops > 0 ? row.flops : row.bytes;
   row.ratio = work / times[0].median / (yardstick.work / times[1].median);
   row.ratio_to = yardstick.name;
+  row.peer_seconds = times[1].median;
   report.add(std::move(row));
+}
+
+void add_same_job(const std::function<void()>& peer, const std::string& peer_name,
+                  std::vector<Contender> contenders, const Setup& setup, Report& report, const Effort& effort) {
+  std::vector<std::function<void()>> ways = {peer};
+  for (const Contender& contender : contenders) ways.push_back(contender.run);
+  const auto times = measure(setup.device, ways, effort);
+  for (size_t i = 0; i < contenders.size(); ++i) {
+    Row& row = contenders[i].row;
+    row.times = times[i + 1];
+    row.peer_seconds = times[0].median;
+    row.ratio = row.peer_seconds / row.times.median;
+    row.ratio_to = "speed of " + peer_name;
+    report.add(std::move(row));
+  }
 }
 
 }  // namespace lh::bench

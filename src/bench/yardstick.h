@@ -24,4 +24,14 @@ void add_against(const Yardstick& yardstick, const std::function<void()>& run, c
 void add_against(const Yardstick& yardstick, const std::function<void()>& run, const Setup& setup,
                  Row row, Report& report, const Effort& effort);
 
+/// One of several ways to do the same job, and its row but for times and ratio.
+struct Contender {
+  std::function<void()> run;
+  Row row;
+};
+/// Measures all contenders and `peer` in turn. Their ratios are those of speed, the peer's time by their own,
+/// whatever arithmetic each of them needs for the job; `peer_name` is what ratio_to calls it.
+void add_same_job(const std::function<void()>& peer, const std::string& peer_name,
+                  std::vector<Contender> contenders, const Setup& setup, Report& report, const Effort& effort);
+
 }  // namespace lh::bench

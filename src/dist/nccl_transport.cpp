@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -44,7 +45,15 @@ class NcclTransport final : public Transport {
     }
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    settle(ncclCommInitRankConfig(&comm_, size, identity, rank, &config), "start of the group", timeout_);
+    try {
+      // Asking for a key throws when the job has failed (Peers): somebody who will not come is the reason to stop.
+      settle(ncclCommInitRankConfig(&comm_, size, identity, rank, &config), "start of the group", timeout_,
+             [&] { store.find("failure"); });
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      abort();
+      throw;
+    }
     watcher_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
   }
 
@@ -79,6 +88,7 @@ class NcclTransport final : public Transport {
     auto done = std::make_unique<gpu::Event>(device_);
     done->record();
     const std::lock_guard lock(mutex_);
+    require_usable();  // another thread may have given the group up since
     given_.push_back({std::move(done), Clock::now() + timeout_});
     changed_.notify_all();
   }
@@ -136,9 +146,12 @@ class NcclTransport final : public Transport {
     if (comm_ == nullptr) refuse();
   }
 
-  /// Waits until NCCL has done on the host what a call that returned `code` told it.
-  void settle(ncclResult_t code, const char* what, Clock::duration timeout) {
+  /// Waits until NCCL has done on the host what a call that returned `code` told it, and calls `meanwhile` now and
+  /// then.
+  void settle(ncclResult_t code, const char* what, Clock::duration timeout,
+              const std::function<void()>& meanwhile = nullptr) {
     const auto end = Clock::now() + timeout;
+    auto called = Clock::now();
     for (auto pause = 20us;; pause = std::min<std::chrono::microseconds>(2 * pause, 5ms)) {
       {
         const std::lock_guard lock(mutex_);
@@ -150,6 +163,10 @@ class NcclTransport final : public Transport {
         if (code == ncclSuccess) return;
       }
       std::this_thread::sleep_for(pause);
+      if (meanwhile && Clock::now() - called > 5 * kGlance) {
+        meanwhile();
+        called = Clock::now();
+      }
     }
   }
 

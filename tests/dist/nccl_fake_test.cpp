@@ -5,6 +5,7 @@
 #include <atomic>
 #include <thread>
 
+#include "base/timer.h"
 #include "collectives.h"
 #include "dist/nccl_transport.h"
 #include "fake_nccl/fake.h"
@@ -31,7 +32,8 @@ void on_transports(int size, Store::Timeout timeout, const std::function<void(Tr
 /// Trades one number with the other of two ranks.
 struct Trade {
   explicit Trade(int rank)
-      : mine(numbers(1, DType::kF32, rank).to(device_of(rank))), theirs(Tensor::zeros({1}, DType::kF32, device_of(rank))),
+      : mine(numbers(1, DType::kF32, rank).to(device_of(rank))),
+        theirs(Tensor::zeros({1}, DType::kF32, device_of(rank))),
         other(1 - rank) {}
   void exchange(Transport& transport) {
     const Transfer out{other, mine.raw(), mine.bytes()}, in{other, theirs.raw(), theirs.bytes()};
@@ -90,7 +92,32 @@ TEST_CASE("a group whose start over NCCL never ends is given up in time") {
         said.by[rank] = error_of([&] { connect_nccl(store, rank, 2, device_of(rank), 300ms); });
       });
   }
-  for (const std::string& text : said.by) CHECK_MESSAGE(contains(text, "start of the group is not done after 0.3 s"), text);
+  for (const std::string& text : said.by)
+    CHECK_MESSAGE(contains(text, "start of the group is not done after 0.3 s"), text);
+  CHECK(fake_nccl().aborted == 2);
+  CHECK(fake_nccl().alive == 0);
+}
+
+TEST_CASE("a job that fails while a group starts over NCCL ends the start with its reason") {
+  fake_nccl().reset();
+  fake_nccl().absent = 1;
+  Said said;
+  const Timer timer;
+  on_ranks(3, [&](Peers& job) {
+    if (job.rank() == 2) {
+      std::this_thread::sleep_for(200ms);
+      CHECK(job.tells("disk full", 1));
+      return;
+    }
+    job.use_device(device_of(job.rank()));
+    try {
+      job.group("pair", {0, 1});
+    } catch (const PeerFailure& failure) {
+      said.by[job.rank()] = failure.what();
+    }
+  });
+  CHECK(timer.seconds() < 15);  // and not after the 30 s of the group's own limit
+  for (const std::string& text : said.by) CHECK_MESSAGE(contains(text, "disk full"), text);
   CHECK(fake_nccl().aborted == 2);
   CHECK(fake_nccl().alive == 0);
 }

@@ -20,6 +20,14 @@ inline GlooOptions loopback(std::chrono::milliseconds timeout = std::chrono::sec
   return {"127.0.0.1", timeout};
 }
 
+inline PeerPlace place_of(int rank, int size, Device device = {}) {
+  PeerPlace place;
+  place.rank = rank;
+  place.size = size;
+  place.device = device;
+  return place;
+}
+
 /// Calls function(job) on `size` threads that share a store; throws the first exception of the lowest rank.
 inline void on_ranks(int size, const std::function<void(Peers&)>& function,
                      const GlooOptions& gloo = loopback()) {
@@ -30,7 +38,7 @@ inline void on_ranks(int size, const std::function<void(Peers&)>& function,
     for (int rank = 0; rank < size; ++rank)
       threads.emplace_back([&, rank] {
         try {
-          Peers job({.rank = rank, .size = size, .master = {}}, gloo, store,
+          Peers job(place_of(rank, size), gloo, store,
                   {.beat = std::chrono::milliseconds(100), .patience = std::chrono::milliseconds(400)});
           function(job);
         } catch (...) {
@@ -50,11 +58,7 @@ inline void on_processes(const std::string& name, int size, const std::function<
     int rank = 0, of = 0, port = 0;
     if (std::sscanf(own, "%d of %d at %d", &rank, &of, &port) != 3) throw Error("LH_TEST_RANK");
     if (of != size) return;
-    PeerPlace place;
-    place.rank = rank;
-    place.size = size;
-    place.device = device;
-    Peers job(place, loopback(),
+    Peers job(place_of(rank, size, device), loopback(),
               connect_tcp_store({"127.0.0.1", static_cast<uint16_t>(port)}, std::chrono::seconds(30)));
     return function(job);
   }
