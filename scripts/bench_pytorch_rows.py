@@ -244,6 +244,8 @@ def flex(bench, row, rows):
 
 
 def attention_ways(bench, row):
+    if row["name"].startswith(("parallax", "sp_kv")):
+        return  # PyTorch has none; their peer is Longhand's softmax attention
     batch, length, heads, kv_heads = numbers(row["shape"])
     dtype, backward = DTYPES[row["dtype"]], row["name"].endswith("backward")
     q, k, v = (bench.random(batch * length, h, 128, dtype=dtype, grad=backward)
@@ -267,6 +269,7 @@ def attention_ways(bench, row):
 
 
 def decode_ways(bench, row):
+    """Over all keys, whatever of them Longhand's row reads."""
     batch, context, heads, kv_heads, d = numbers(row["shape"].replace("d", " "))
     dtype = DTYPES[row["dtype"]]
     q = heads_first(bench.random(batch, heads, d, dtype=dtype), batch)
@@ -340,7 +343,9 @@ class Decoder(nn.Module):
 
 
 def step_ways(bench, row):
-    m = row["model"]
+    m = row.get("model")
+    if m is None:
+        return  # gates, whose peer is Longhand's own step
     if not m["plain"] or not m["adamw"]:
         print(f"bench: {row['name']}: not a plain decoder with AdamW, left out", file=sys.stderr)
         return

@@ -65,6 +65,7 @@ def rows_table(folder):
                 f"{other['seconds'] / row['seconds']:.2f}x |")
         print(f"| {row['name']} | {row['shape']} {row['dtype']} | {time_text(row['seconds'])} | {rate} | "
               f"{100 * row['ratio']:.0f} % | {row['ratio_to']} {peer}")
+    targets_table(ours, again, theirs)
     for key, row in ours.items():
         if "tokens_per_s" not in row:
             continue
@@ -72,6 +73,33 @@ def rows_table(folder):
         print(f"\n{row['name']}: {row['tokens_per_s']:.0f} tokens/s, peak memory "
               f"{row['memory_bytes'] / 2**20:.0f} MiB"
               + (f"; PyTorch's {memory / 2**20:.0f} MiB" if memory else "") + ".")
+
+
+def targets_table(ours, again, theirs):
+    """What is promised of an H200, beside what this device reached; of the two runs the worse."""
+    rows = [key for key in ours if "target" in ours[key]]
+    if not rows:
+        return
+    print("\n## Targets on an H200\n\n| | shape | target | here | |\n|---|---|---|---|---|")
+    for key in rows:
+        values, target = [], ours[key]["target"]
+        time = target["of"] == "time"
+        for row in filter(None, (ours[key], again.get(key))):
+            peer = row["peer_seconds"]
+            if "pytorch_way" in target:
+                peer = theirs.get(key, {}).get("ways", {}).get(target["pytorch_way"])
+            if peer:
+                values.append(row["seconds"] / peer if time else peer / row["seconds"])
+        limit = target["at_most"] if time else target["at_least"]
+        of = f"PyTorch's {target['pytorch_way']}" if "pytorch_way" in target else ours[key]["ratio_to"]
+        of = of.removeprefix("speed of ")
+        here, verdict = "not measured", ""
+        if values:
+            worst = max(values) if time else min(values)
+            here = f"{worst:.2f}x"
+            verdict = "reached" if (worst <= limit if time else worst >= limit) else "not reached"
+        print(f"| {key[1]} | {key[2]} {key[3]} | {target['of']} {'at most' if time else 'at least'} "
+              f"{limit:g}x of {of} | {here} | {verdict} |")
 
 
 def main():

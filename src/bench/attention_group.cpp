@@ -88,7 +88,7 @@ void bench_variants(const Setup& setup, Report& report) {
         contender("parallax forward+backward", parallax_way(operands, plan), 24 * all),
         contender("sp_kv soft forward+backward", soft_way(operands, plan), 14 * all),
         contender("sp_kv hard forward+backward", hard_way(operands, plan), 14 * (near + kGateDensity * (all - near)))};
-    contenders[0].row.target = {.of = Target::Of::kTimeAtMost, .bound = 2};
+    if (setup.has_targets()) contenders[0].row.target = {.of = Target::Of::kTimeAtMost, .bound = 2};
     const AttentionWay softmax = softmax_way(operands, plan);
     add_same_job([&] { softmax.both(); }, "softmax attention", std::move(contenders), setup, report, setup.effort());
   }

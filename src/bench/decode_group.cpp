@@ -1,11 +1,13 @@
-// Attention of one new token per sequence over a long context: every key and value is read once. And the
-// same under SP-KV, where a step appends the token to pruned caches and reads what they hold.
+// Attention of one new token per sequence over a long context: every key and value is read once. The same for
+// Parallax, whose probe reads the same keys; and under SP-KV, where a step appends the token to pruned caches and reads
+// what they hold.
 #include <cmath>
 #include <numeric>
 
 #include "backend/attention.h"
 #include "backend/elementwise.h"
 #include "backend/gated_append.h"
+#include "backend/parallax.h"
 #include "bench/yardstick.h"
 
 namespace lh::bench {
@@ -29,17 +31,31 @@ std::vector<Case> cases(Scale scale) {
   return {};
 }
 
+/// Those that Parallax is measured at: on a GPU from a single user to a full batch.
+std::vector<Case> parallax_cases(Scale scale) {
+  if (scale != Scale::kFull) return cases(scale);
+  std::vector<Case> all;
+  for (int64_t batch = 1; batch <= 32; batch *= 2)
+    for (int64_t context = 512; context <= 16384; context *= 2) all.push_back({batch, context, 16, 8});
+  return all;
+}
+
 /// One step over all keys, and the bytes it reads and writes.
 struct Step {
   std::function<void()> run;
   double bytes = 0;
 };
 
-Step dense_step(const Case& c, const Setup& setup) {
+AttentionPlan one_token_plan(const Case& c) {
   AttentionPlan plan;
   plan.scale = 1 / std::sqrt(static_cast<double>(c.d));
   for (int64_t i = 0; i < c.batch; ++i)
     plan.segments.push_back({i, 1, i * c.context, c.context, c.context - 1});
+  return plan;
+}
+
+Step dense_step(const Case& c, const Setup& setup) {
+  const AttentionPlan plan = one_token_plan(c);
   const Tensor q = random_tensor({c.batch, c.heads, c.d}, setup.dtype, setup.device, 1);
   const Shape cache{c.batch * c.context, c.kv_heads, c.d};
   const Tensor k = random_tensor(cache, setup.dtype, setup.device, 2);
@@ -50,6 +66,22 @@ Step dense_step(const Case& c, const Setup& setup) {
             LH_DISPATCH(device, "bench", attention_forward(q, k, v, plan, out, statistics));
           },
           static_cast<double>(k.bytes() + v.bytes() + 2 * q.bytes())};
+}
+
+Step parallax_step(const Case& c, const Setup& setup) {
+  const AttentionPlan plan = one_token_plan(c);
+  const Shape rows{c.batch, c.heads, c.d}, cache{c.batch * c.context, c.kv_heads, c.d};
+  const ParallaxInputs in{random_tensor(rows, setup.dtype, setup.device, 1),
+                          random_tensor(rows, setup.dtype, setup.device, 2),
+                          random_tensor(cache, setup.dtype, setup.device, 3),
+                          random_tensor(cache, setup.dtype, setup.device, 4)};
+  const Tensor lse = Tensor::empty({c.batch, c.heads}, DType::kF32, setup.device);
+  return {[=, device = setup.device,
+           result = ParallaxResult{Tensor::empty_like(in.q), Tensor::empty_like(in.q), lse,
+                                   Tensor::empty_like(lse)}]() mutable {
+            LH_DISPATCH(device, "bench", parallax_forward(in, plan, result));
+          },
+          static_cast<double>(in.k.bytes() + in.v.bytes() + 4 * in.q.bytes())};
 }
 
 /// SP-KV with a window of 128 where kv heads keep from 0 to 40 % of the older keys, 20 % on average, in
@@ -115,8 +147,17 @@ void bench_decode(const Setup& setup, Report& report) {
     add_against(copy, dense.run, setup, row, report);
     row.name = "sp_kv keeping 20 %, one token";
     row.bytes = pruned.bytes;
-    // Equal work for both: the ratio is that of their times.
-    add_against({dense.run, pruned.bytes, "time over all keys"}, pruned.run, setup, row, report);
+    if (setup.has_targets() && c.batch == 16 && c.context == 32768)
+      row.target = {.of = Target::Of::kSpeedAtLeast, .bound = 3};
+    add_same_job(dense.run, "attention over all keys", {{pruned.run, row}}, setup, report, setup.effort());
+  }
+  for (const Case& c : parallax_cases(setup.scale)) {
+    const Step step = parallax_step(c, setup);
+    Row row{.group = "decode", .name = "parallax, one token", .shape = c.shape(),
+            .dtype = dtype_name(setup.dtype), .bytes = step.bytes};
+    if (setup.has_targets())
+      row.target = {.of = Target::Of::kTimeAtMost, .bound = 1, .pytorch_way = "flash"};
+    add_against(copy, step.run, setup, row, report);
   }
 }
 

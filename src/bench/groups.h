@@ -24,6 +24,8 @@ struct Setup {
     return scale == Scale::kToy ? toy : scale == Scale::kSmall ? small : full;
   }
   Effort effort() const;
+  /// What we promise is of a GPU.
+  bool has_targets() const { return device.kind == DeviceKind::kCuda; }
 };
 
 void bench_memory(const Setup& setup, Report& report);

@@ -11,109 +11,32 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <functional>
 #include <limits>
 
-#include "backend/parallax.h"
-#include "base/philox.h"
 #include "base/timer.h"
+#include "bench/attention_variants.h"
 #include "runtime/brief_waits.h"
 #include "runtime/cpu_info.h"
 
 namespace lh {
 namespace {
 
-constexpr int64_t kWindow = 128;
-
-struct Shapes {
-  int64_t tokens, heads, kv_heads, d;
-};
-
-Tensor random_tensor(const Shape& shape, DType dtype, uint64_t seed) {
-  Tensor t = Tensor::empty(shape, dtype);
-  Philox random(seed);
-  dispatch_float(dtype, "random", [&]<typename T>() {
-    for (T& x : t.span<T>()) x = T(static_cast<accumulate_t<T>>(random.normal()));
-  });
-  return t;
-}
-
-/// Operands of softmax attention and of all its variants, and their results.
-struct Operands {
-  AttentionPlan plan;
-  ParallaxInputs in;
-  Tensor d_out, bias, d_bias;
-  ParallaxResult result;
-  ParallaxGradients d_in;
-
-  Operands(const Shapes& s, DType dtype)
-      : in{random_tensor({s.tokens, s.heads, s.d}, dtype, 1),
-           random_tensor({s.tokens, s.heads, s.d}, dtype, 2),
-           random_tensor({s.tokens, s.kv_heads, s.d}, dtype, 3),
-           random_tensor({s.tokens, s.kv_heads, s.d}, dtype, 4)},
-        d_out(random_tensor(in.q.shape(), dtype, 5)),
-        bias(Tensor::empty({s.tokens, s.kv_heads}, DType::kF32)),
-        d_bias(Tensor::empty_like(bias)),
-        result{Tensor::empty_like(in.q), Tensor::empty_like(in.q),
-               Tensor::empty({s.tokens, s.heads}, DType::kF32),
-               Tensor::empty({s.tokens, s.heads}, DType::kF32)},
-        d_in{Tensor::empty_like(in.q), Tensor::empty_like(in.r), Tensor::empty_like(in.k),
-             Tensor::empty_like(in.v)} {
-    plan.segments = {{0, s.tokens, 0, s.tokens, 0}};
-    plan.scale = 1 / std::sqrt(static_cast<double>(s.d));
-  }
-
-  void forward(const AttentionPlan& mask, const Tensor& key_bias = {}) {
-    cpu::attention_forward(in.q, in.k, in.v, mask, result.out, result.lse, key_bias);
-  }
-  void backward(const AttentionPlan& mask, const Tensor& key_bias = {},
-                Tensor* gradient = nullptr) {
-    cpu::attention_backward(in.q, in.k, in.v, result.out, result.lse, d_out, mask, d_in.dq,
-                            d_in.dk, d_in.dv, key_bias, gradient);
-  }
-};
+using bench::AttentionOperands, bench::AttentionShape, bench::AttentionWay;
 
 struct Variant {
   const char* name;
   std::vector<int64_t> tokens;
-  /// Forward and backward; called once per case, before any of them runs.
-  std::pair<std::function<void()>, std::function<void()>> (*ways)(Operands&);
+  AttentionWay (*way)(AttentionOperands&, const AttentionPlan&);
 };
 
-auto parallax(Operands& o) -> std::pair<std::function<void()>, std::function<void()>> {
-  return {[&o] { cpu::parallax_forward(o.in, o.plan, o.result); },
-          [&o] { cpu::parallax_backward(o.in, o.result, o.d_out, o.plan, o.d_in); }};
-}
-
-template <typename Bias>
-AttentionPlan biased_plan(Operands& o, Bias&& bias) {
-  Philox random(6);
-  for (float& b : o.bias.span<float>()) b = bias(static_cast<float>(random.uniform()));
-  AttentionPlan plan = o.plan;
-  plan.mask.bias_window = kWindow;
-  return plan;
-}
-
-auto soft(Operands& o) -> std::pair<std::function<void()>, std::function<void()>> {
-  const AttentionPlan plan = biased_plan(o, [](float u) { return std::log(u + 1e-8f); });
-  return {[&o, plan] { o.forward(plan, o.bias); },
-          [&o, plan] { o.backward(plan, o.bias, &o.d_bias); }};
-}
-
-auto hard(Operands& o) -> std::pair<std::function<void()>, std::function<void()>> {
-  const AttentionPlan plan = biased_plan(
-      o, [](float u) { return u < 0.1f ? 0.0f : -std::numeric_limits<float>::infinity(); });
-  return {[&o, plan] { o.forward(plan, o.bias); }, [&o, plan] { o.backward(plan, o.bias); }};
-}
-
 const std::vector<Variant>& variants() {
-  static const std::vector<Variant> kVariants = {{"parallax", {512, 2048}, parallax},
-                                                 {"soft", {2048, 8192}, soft},
-                                                 {"hard", {2048, 8192}, hard}};
+  static const std::vector<Variant> kVariants = {{"parallax", {512, 2048}, bench::parallax_way},
+                                                 {"soft", {2048, 8192}, bench::soft_way},
+                                                 {"hard", {2048, 8192}, bench::hard_way}};
   return kVariants;
 }
 
@@ -156,11 +79,12 @@ double ratio(const std::vector<Repetition>& of, const std::vector<Repetition>& t
   return ratios.size() % 2 == 1 ? ratios[half] : (ratios[half - 1] + ratios[half]) / 2;
 }
 
-void bench(const Variant& variant, const Shapes& s, DType dtype, double seconds) {
-  Operands o(s, dtype);
-  const auto [forward, backward] = variant.ways(o);
+void compare(const Variant& variant, const AttentionShape& s, DType dtype, double seconds) {
+  AttentionOperands o(s, dtype, kCpuDevice);
+  const AttentionPlan plan = bench::causal_plan({&s.rows, 1}, s.head_dim);
+  const auto [forward, backward] = variant.way(o, plan);
   const auto plain = [&] {
-    return measure([&] { o.forward(o.plan); }, [&] { o.backward(o.plan); });
+    return measure([&] { o.forward(plan); }, [&] { o.backward(plan); });
   };
   plain();
   measure(forward, backward);
@@ -174,7 +98,7 @@ void bench(const Variant& variant, const Shapes& s, DType dtype, double seconds)
                  kProcessor = &Repetition::processor;
   fmt::print("{:>8} {:>5} {:>6} {:>2}/{:<2} {:>4} {:>9.2f} {:>9.2f} {:>9.2f} {:>9.2f} {:>4} "
              "{:>6.2f} {:>6.2f} {:>6.2f}\n",
-             variant.name, dtype_name(dtype), s.tokens, s.heads, s.kv_heads, s.d,
+             variant.name, dtype_name(dtype), s.rows, s.heads, s.kv_heads, s.head_dim,
              least(base, kForward) * 1e3, least(base, kBoth) * 1e3, least(own, kForward) * 1e3,
              least(own, kBoth) * 1e3, base.size(), ratio(own, base, kForward),
              ratio(own, base, kBoth), ratio(own, base, kProcessor));
@@ -195,8 +119,8 @@ void run(const char* wanted, double seconds, int64_t longest) {
     for (const DType dtype : {DType::kF32, DType::kBF16})
       for (const int64_t tokens : variant.tokens) {
         if (tokens > longest) continue;
-        bench(variant, {tokens, 8, 8, 64}, dtype, seconds);
-        bench(variant, {tokens, 8, 4, 128}, dtype, seconds);  // two queries to a key, as at 0.6B
+        compare(variant, {tokens, 8, 8, 64}, dtype, seconds);
+        compare(variant, {tokens, 8, 4, 128}, dtype, seconds);  // two queries to a key, as at 0.6B
       }
   }
   if (!found) fail<Error>("expected parallax, soft, hard or all, got {}", wanted);

@@ -1,5 +1,5 @@
-// `longhand bench` as a user runs it, at toy sizes on the CPU: every row is there, finite and complete;
-// wrong arguments are refused.
+// `longhand bench` as a user runs it, at toy sizes on the CPU, and where there is one on a CUDA device: every row is
+// there, finite and complete; wrong arguments are refused.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <sys/wait.h>
@@ -34,10 +34,10 @@ class Folder {
   ~Folder() { fs::remove_all(root_); }
   std::string path(const std::string& name) const { return (root_ / name).string(); }
 
-  Outcome bench(const std::string& arguments) const {
+  Outcome bench(const std::string& arguments, const std::string& device = "cpu") const {
     const std::string command =
-        fmt::format("cd '{}' && OMP_NUM_THREADS=1 '{}' bench --device cpu --size toy {} >log 2>&1",
-                    root_.string(), LH_BINARY, arguments);
+        fmt::format("cd '{}' && OMP_NUM_THREADS=1 '{}' bench --device {} --size toy {} >log 2>&1",
+                    root_.string(), LH_BINARY, device, arguments);
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(path("log"))};
   }
@@ -47,6 +47,11 @@ class Folder {
 };
 
 const std::string kRecipe = " --recipe " LH_SOURCE_DIR "/recipes/smoke/smoke_cpu.yaml";
+
+const std::set<std::string> kAttention = {
+    "causal forward", "causal backward", "packed forward", "packed backward", "window forward", "window backward",
+    "parallax forward+backward", "sp_kv soft forward+backward", "sp_kv hard forward+backward"};
+const std::set<std::string> kDecode = {"attention, one token", "sp_kv keeping 20 %, one token", "parallax, one token"};
 
 TEST_CASE("bench writes a complete row for every case of every group") {
   const Folder folder;
@@ -70,6 +75,8 @@ TEST_CASE("bench writes a complete row for every case of every group") {
     CHECK(std::isfinite(row.at("ratio").get<double>()));
     CHECK(row.at("ratio").get<double>() > 0);
     CHECK(row.contains("gb_per_s") != row.contains("tflop_per_s"));
+    CHECK(row.at("peer_seconds").get<double>() > 0);
+    CHECK(!row.contains("target"));  // of a GPU
     const bool step = row.at("group") == "step";
     CHECK(row.contains("tokens_per_s") == step);
     if (step) CHECK(row.at("memory_bytes").get<double>() > 0);
@@ -77,9 +84,54 @@ TEST_CASE("bench writes a complete row for every case of every group") {
   }
   CHECK(names["memory"].size() == 23);
   CHECK(names["gemm"].size() == 7);
-  CHECK(names["attention"].size() == 6);
-  CHECK(names["decode"].size() == 2);
-  CHECK(names["step"] == std::set<std::string>{"smoke"});
+  CHECK(names["attention"] == kAttention);
+  CHECK(names["decode"] == kDecode);
+  // How many keys hard gates keep is part of the name: one in ten, as near as this batch allows.
+  REQUIRE(names["step"].size() == 3);
+  CHECK(names["step"].contains("smoke"));
+  CHECK(names["step"].contains("smoke, sp_kv soft"));
+  const std::string hard = "smoke, sp_kv hard ";
+  const auto found = names["step"].lower_bound(hard);
+  REQUIRE(found != names["step"].end());
+  REQUIRE(found->starts_with(hard));
+  const int kept = std::stoi(found->substr(hard.size()));
+  CHECK(kept >= 8);
+  CHECK(kept <= 10);
+}
+
+TEST_CASE("bench on a CUDA device measures every figure that is promised of one and says which is reached") {
+  const Folder folder;
+  const Outcome outcome = folder.bench("attention decode step --json out.json" + kRecipe, "cuda");
+  if (outcome.code == 2 && outcome.output.find("run.device: cuda was asked for") != std::string::npos) {
+    MESSAGE("SKIPPED: " << outcome.output);
+    return;
+  }
+  INFO(outcome.output);
+  REQUIRE(outcome.code == 0);
+  const auto json = nlohmann::json::parse(read_file(folder.path("out.json")));
+  std::map<std::string, std::set<std::string>> names;
+  std::map<std::string, double> limits;
+  for (const auto& row : json.at("rows")) {
+    CAPTURE(row.dump());
+    std::string name = row.at("name");
+    names[row.at("group").get<std::string>()].insert(name);
+    if (!row.contains("target")) continue;
+    if (const size_t hard = name.find(" hard "); hard != std::string::npos) name.resize(hard + 5);  // without the share
+    const auto& target = row.at("target");
+    const bool time = target.at("of") == "time";
+    limits[name] = target.at(time ? "at_most" : "at_least");
+    if (target.contains("pytorch_way")) continue;  // PyTorch's side measures it
+    const double own = row.at("seconds"), peer = row.at("peer_seconds"), value = target.at("value");
+    CHECK(value == doctest::Approx(time ? own / peer : peer / own));
+    const double limit = target.at(time ? "at_most" : "at_least");
+    CHECK(target.at("reached").get<bool>() == (time ? value <= limit : value >= limit));
+  }
+  CHECK(names["attention"] == kAttention);
+  CHECK(names["decode"] == kDecode);
+  CHECK(limits["parallax forward+backward"] == 2.0);
+  CHECK(limits["parallax, one token"] == 1.0);
+  CHECK(limits["smoke, sp_kv soft"] == 0.75);
+  CHECK(limits["smoke, sp_kv hard"] == 0.95);
 }
 
 TEST_CASE("bench runs only the groups that are named") {
