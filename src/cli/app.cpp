@@ -22,6 +22,8 @@ constexpr const char* kFooter =
     "SIGUSR1 after saving, or before several processes had met (run again with --resume); 128 + n\n"
     "when eval or generate was stopped by signal n. Those of launch are in its help.\n"
     "Environment: LH_LOG_LEVEL debug|info|warn|error|silent; LH_CONFIGS folder of recipe parts;\n"
+    "LH_COMM_TIMEOUT seconds for another process (300), LH_HOST where the others reach this host,\n"
+    "LH_BOOTSTRAP_PORT rank 0's port where MASTER_PORT can't be; "
     "LH_SIMD generic|avx2|avx512 and LH_NO_AMX=1 lower the instructions used; OMP_NUM_THREADS;\n"
     "LH_ATTENTION own|cudnn chooses the attention of CUDA devices; LH_NO_FUSED=1 computes attention by\n"
     "its definition, in f64 on the host, to compare the kernels with.";

@@ -13,6 +13,8 @@
 namespace lh {
 
 int parity_command(const ParityArguments& arguments) {
+  if (arguments.steps < 1) fail<ConfigError>("--steps: expected at least 1, got {}", arguments.steps);
+  if (!(arguments.tolerance > 0)) fail<ConfigError>("--tolerance: expected above 0, got {}", arguments.tolerance);
   const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
   for (const int context : arguments.contexts) {  // what does not divide is said of the recipe, at once
     std::vector<std::string> sets = arguments.sets;

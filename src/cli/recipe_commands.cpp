@@ -93,10 +93,14 @@ void print_assumptions(const Recipe& recipe, const RecipePlan& plan, const PlanA
 
 }  // namespace
 
+constexpr int64_t kMostProcesses = 100000;
+
 int recipe_plan_command(const PlanArguments& arguments) {
   const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
-  if (arguments.world < 1)
-    throw ConfigError(fmt::format("--world: expected at least 1, got {}", arguments.world));
+  if (arguments.world < 1 || arguments.world > kMostProcesses)
+    throw ConfigError(fmt::format("--world: expected 1 to {}, got {}", kMostProcesses, arguments.world));
+  if (arguments.vocabulary < 1 || arguments.vocabulary > INT32_MAX)
+    throw ConfigError(fmt::format("--vocabulary: expected 1 to {}, got {}", INT32_MAX, arguments.vocabulary));
   if (arguments.rank < 0 || arguments.rank >= arguments.world)
     throw ConfigError(fmt::format("--rank: expected 0 to {}, got {}", arguments.world - 1, arguments.rank));
   for (const auto& [value, name] : {std::pair{arguments.peak_tflops, "--peak-tflops"},

@@ -62,13 +62,14 @@ int train_team(const TrainArguments& arguments, const Recipe& recipe, const Team
   ProgressLine progress;
   const TrainEvents events = events_of(progress);
   // A launcher or scheduler that starts the job again gives the same command line again.
-  const bool again = process_context(current_environment()).generation > 0;
-  const TrainSummary summary = train(recipe, arguments.resume || again, events, team);
+  const bool resume = arguments.resume || process_context(current_environment()).restarted;
+  const TrainSummary summary = train(recipe, team.any(resume, "resume"), events, team);
   progress.clear();
   if (summary.end == TrainEnd::kStopped) {
     if (summary.checkpoint.empty()) return kExitStopped;  // another process saved, and says so
-    log_warn("stopped by signal {} at step {}; saved to {}. Go on with: longhand train {} --resume",
-             stop_signal(), summary.step, summary.checkpoint.string(), arguments.recipe);
+    const std::string by = stop_signal() != 0 ? fmt::format("signal {}", stop_signal()) : "a signal to another process";
+    log_warn("stopped by {} at step {}; saved to {}. Go on with: longhand train {} --resume", by, summary.step,
+             summary.checkpoint.string(), arguments.recipe);
     return kExitStopped;
   }
   if (!summary.checkpoint.empty())  // of several processes one saves

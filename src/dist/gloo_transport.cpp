@@ -10,7 +10,10 @@
 
 #include <fmt/format.h>
 
+#include <csignal>
+#include <future>
 #include <mutex>
+#include <thread>
 
 #include "dist/own_address.h"
 
@@ -49,9 +52,8 @@ class GlooTransport final : public Transport {
     gloo::transport::tcp::attr attributes;
     attributes.hostname = options.host;
     auto device = gloo::transport::tcp::CreateDevice(attributes);
-    context_->setTimeout(options.timeout);
-    GlooStore gloo_store(std::move(store), options.timeout);
-    context_->connectFullMesh(gloo_store, device);
+    context_->setTimeout(options.timeout / 5);  // it waits five times as long for a first connection
+    connect(std::move(store), device);
   }
 
   const char* name() const override { return "gloo"; }
@@ -84,6 +86,24 @@ class GlooTransport final : public Transport {
   }
 
  private:
+  /// On a thread, which is left behind when the job fails meanwhile: nothing else ends its wait.
+  void connect(std::shared_ptr<Store> store, std::shared_ptr<gloo::transport::Device> device) {
+    auto connected = std::make_shared<std::promise<void>>();
+    std::future<void> done = connected->get_future();
+    std::thread([context = context_, store, timeout = timeout_, device, connected]() mutable {
+      try {
+        GlooStore gloo_store(store, timeout);
+        context->connectFullMesh(gloo_store, device);
+        connected->set_value();
+      } catch (...) {
+        connected->set_exception(std::current_exception());
+      }
+    }).detach();
+    while (done.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready)
+      store->find("failure");  // which nobody sets; asking throws when the job has failed (Peers)
+    done.get();
+  }
+
   using Buffers = std::vector<std::unique_ptr<gloo::transport::UnboundBuffer>>;
 
   /// What abandon() interrupts.
@@ -118,6 +138,9 @@ class GlooTransport final : public Transport {
 
 std::shared_ptr<Transport> connect_gloo(std::shared_ptr<Store> store, int rank, int size,
                                         const GlooOptions& options) {
+  // Gloo writes to connections that may be gone; the error of the write says so, the signal would end the process.
+  static const auto ignored = ::signal(SIGPIPE, SIG_IGN);
+  (void)ignored;
   GlooOptions resolved = options;
   resolved.host = address_of_host(options.host);  // Gloo dies of a name that it cannot resolve
   try {

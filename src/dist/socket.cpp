@@ -12,6 +12,7 @@
 #include <cstring>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 
@@ -63,14 +64,24 @@ Socket& Socket::operator=(Socket&& other) noexcept {
 Socket Socket::connect(const std::string& host, uint16_t port, Deadline deadline) {
   const Addresses addresses = resolve(host, port, false);
   std::string reason = "no address";
-  for (const addrinfo* a = addresses.get(); a != nullptr; a = a->ai_next) {
+  int left = 0;
+  for (const addrinfo* a = addresses.get(); a != nullptr; a = a->ai_next) ++left;
+  for (const addrinfo* a = addresses.get(); a != nullptr; a = a->ai_next, --left) {
+    // One that is silent leaves time for the others.
+    const auto now = std::chrono::steady_clock::now();
+    const Deadline share = now + (deadline - now) / left;
     Socket made(::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (made.fd_ < 0) continue;
     if (::connect(made.fd_, a->ai_addr, a->ai_addrlen) != 0 && errno != EINPROGRESS) {
       reason = std::strerror(errno);
       continue;
     }
-    wait_for(made.fd_, POLLOUT, deadline);
+    try {
+      wait_for(made.fd_, POLLOUT, share);
+    } catch (const CommError& silent) {
+      reason = silent.what();
+      continue;
+    }
     int error = 0;
     socklen_t size = sizeof error;
     getsockopt(made.fd_, SOL_SOCKET, SO_ERROR, &error, &size);
@@ -87,12 +98,18 @@ Socket Socket::connect(const std::string& host, uint16_t port, Deadline deadline
 
 Socket Socket::listen(const std::string& host, uint16_t port) {
   const Addresses addresses = resolve(host, port, true);
+  std::vector<const addrinfo*> order;
+  for (const addrinfo* a = addresses.get(); a != nullptr; a = a->ai_next) order.push_back(a);
+  // Of all addresses: a socket of version 6 takes those of version 4 too, where the machine has it.
+  if (host.empty())
+    std::stable_partition(order.begin(), order.end(), [](const addrinfo* a) { return a->ai_family == AF_INET6; });
   std::string reason = "no address";
-  for (const addrinfo* a = addresses.get(); a != nullptr; a = a->ai_next) {
+  for (const addrinfo* a : order) {
     Socket made(::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, 0));
     if (made.fd_ < 0) continue;
-    const int on = 1;
+    const int on = 1, off = 0;
     setsockopt(made.fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (a->ai_family == AF_INET6) setsockopt(made.fd_, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
     if (::bind(made.fd_, a->ai_addr, a->ai_addrlen) == 0 && ::listen(made.fd_, 1024) == 0)
       return made;
     reason = std::strerror(errno);

@@ -93,7 +93,7 @@ class TcpStore final : public Store {
 }  // namespace
 
 std::string Endpoint::str() const {
-  return fmt::format("{}:{}", host, port);
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
 }
 
 class TcpStoreServer::State {

@@ -93,6 +93,12 @@ void Job::hello(NodeId from, const Message& m, double now) {
                               "node the same --rdzv-id, and every job its own endpoint",
                               options_.job_id, m.short_text("job")),
                   false);
+  if (options_.max_nodes == 1 && !nodes_.empty())
+    return refuse(from,
+                  fmt::format("here runs job '{}' of one node, started on {} by process {}: give every job its own "
+                              "endpoint",
+                              options_.job_id, nodes_.begin()->second.host, nodes_.begin()->second.pid),
+                  false);
   const std::string asked = fmt::format("--nnodes {}:{} --max-restarts {}", m.number("min_nodes"),
                                         m.number("max_nodes"), m.number("max_restarts"));
   const std::string ours = fmt::format("--nnodes {}:{} --max-restarts {}", options_.min_nodes,
@@ -115,7 +121,9 @@ void Job::hello(NodeId from, const Message& m, double now) {
   send(from, Message("welcome")
                  .with("beat_every", options_.beat_every)
                  .with("lost_after", options_.lost_after)
-                 .with("failure_grace", options_.failure_grace));
+                 .with("failure_grace", options_.failure_grace)
+                 .with("spare", int64_t{phase_ != Phase::kGathering &&
+                                        static_cast<int64_t>(members_.size()) >= options_.max_nodes}));
   if (phase_ == Phase::kGathering) {
     try_to_form(now);
   } else if (phase_ == Phase::kRunning &&
@@ -226,9 +234,10 @@ void Job::try_to_form(double now) {
     std::string hosts;
     for (const auto& [id, node] : nodes_) hosts += (hosts.empty() ? "" : ", ") + node.host;
     return finish(
-        1, fmt::format("rendezvous: {} of {} after {:.0f} s ({}); start the launcher on "
+        1, fmt::format("rendezvous: {} of {} after {:.0f} s ({}){}; start the launcher on "
                        "the others, with the same endpoint and job id",
-                       count, plural(options_.min_nodes, "node"), options_.join_timeout, hosts));
+                       count, plural(options_.min_nodes, "node"), options_.join_timeout, hosts,
+                       because_.empty() ? "" : " after " + because_));
   }
   if (enough_since_ < 0) enough_since_ = now;
   // Later generations take who is there: whoever comes late joins with the next.
@@ -344,6 +353,11 @@ void Job::next_generation(double now, const std::string& because) {
   ++generation_;
   because_ = because;
   gather(now);
+  if (phase_ != Phase::kGathering || available() >= options_.min_nodes) return;
+  for (const auto& [id, node] : nodes_)
+    send(id, Message("note").with("text", fmt::format("{}; waiting up to {:.0f} s for {}", because,
+                                                      options_.join_timeout,
+                                                      plural(options_.min_nodes - available(), "more node"))));
 }
 
 void Job::finish_node(NodeId id, int code, const std::string& text, const Failure* failure) {

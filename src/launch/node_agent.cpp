@@ -149,6 +149,14 @@ void NodeAgent::receive(const Message& m, double now) {
     beat_every_ = m.seconds("beat_every");
     lost_after_ = m.seconds("lost_after");
     failure_grace_ = m.seconds("failure_grace");
+    if (m.number("spare", 0, 1) != 0) {
+      waiting_told_ = true;
+      console_.say(LogLevel::kInfo,
+                   fmt::format("[launch] joined at {}, where job '{}' has all its nodes: waiting as a spare",
+                               rendezvous_.where(), plan_.job_id));
+    }
+  } else if (m.kind == "note") {
+    console_.say(LogLevel::kInfo, "[launch] " + m.text("text"));
   } else if (m.kind == "refuse") {
     if (refused_since_ < 0) refused_since_ = now;
     const bool retry = m.number("retry", 0, 1) != 0 && now - refused_since_ < kRetryRefused;
@@ -169,7 +177,11 @@ void NodeAgent::receive(const Message& m, double now) {
       console_.say(LogLevel::kInfo, "[launch] stopping: " + m.text("reason"));
     workers_.terminate(now, m.seconds("grace"));
   } else if (m.kind == "finish") {
-    const auto code = static_cast<int>(m.number("code", 0, 255));
+    auto code = static_cast<int>(m.number("code", 0, 255));
+    if (code == 0 && !started_once_)
+      return finish(1, fmt::format("job '{}' had all its nodes and is done, the workers of this launcher never ran; "
+                                   "another job needs another endpoint",
+                                   plan_.job_id));
     if (running_) workers_.terminate(now, 0);
     if (m.number("has_failure", 0, 1) == 0) {
       finish(code, m.text("text"));

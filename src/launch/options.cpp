@@ -10,6 +10,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "launch/failure.h"
 
@@ -146,6 +147,9 @@ void read_rendezvous(LaunchPlan& plan) {
   if (o.standalone) {
     if (plan.max_nodes > 1)
       fail<ConfigError>("--standalone is for one node, got --nnodes {}", o.nnodes);
+    if (!o.rdzv_endpoint.empty() || o.master_port > 0)
+      log_warn("[launch] --standalone takes a free port of this machine: {} is ignored",
+               o.rdzv_endpoint.empty() ? "--master-port" : "--rdzv-endpoint");
     return;
   }
   if (!o.rdzv_endpoint.empty()) {
@@ -291,9 +295,15 @@ int64_t usable_cores() {
 }
 
 int64_t visible_gpus() {
-  if (const char* listed = std::getenv("CUDA_VISIBLE_DEVICES"); listed != nullptr)
-    return static_cast<int64_t>(split(listed, ',').size());
   int64_t count = 0;
+  if (const char* listed = std::getenv("CUDA_VISIBLE_DEVICES"); listed != nullptr) {
+    for (const std::string& name : split(listed, ',')) {
+      // As CUDA does: what is no device ends the list.
+      if (!to_number(name) && !name.starts_with("GPU-") && !name.starts_with("MIG-")) break;
+      ++count;
+    }
+    return count;
+  }
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator("/dev", ignored)) {
     const std::string name = entry.path().filename().string();

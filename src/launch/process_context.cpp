@@ -56,8 +56,10 @@ void read_torchrun(const Variables& v, ProcessContext& c) {
   c.nodes = v.number("GROUP_WORLD_SIZE", 1)
                 .value_or((c.world_size + c.local_world_size - 1) / c.local_world_size);
   c.node = v.number("GROUP_RANK").value_or(c.rank / c.local_world_size);
-  c.generation =
-      v.number("LH_GENERATION").value_or(v.number("TORCHELASTIC_RESTART_COUNT").value_or(0));
+  // torchrun counts the restarts of each node for itself, so on several the number is no name for an attempt.
+  const int64_t restarts = v.number("TORCHELASTIC_RESTART_COUNT").value_or(0);
+  c.generation = v.number("LH_GENERATION").value_or(c.nodes == 1 ? restarts : 0);
+  c.restarted = c.generation > 0 || restarts > 0;
 }
 
 void read_open_mpi(const Variables& v, ProcessContext& c, std::string& job) {
@@ -99,8 +101,15 @@ void read_slurm(const Variables& v, ProcessContext& c, std::string& job) {
   if (v.has("SLURM_STEP_NODELIST"))
     c.master_addr = expand_host_list(*v.text("SLURM_STEP_NODELIST")).front();
   c.generation = v.number("SLURM_RESTART_COUNT").value_or(0);
+  c.restarted = c.generation > 0;
   if (v.has("SLURM_JOB_ID")) job = *v.text("SLURM_JOB_ID");
   if (v.has("SLURM_STEP_ID")) job += "." + *v.text("SLURM_STEP_ID");
+}
+
+/// Where Slurm's plugin pmi2 is the default, srun sets these two beside the step's variables, which say more.
+bool is_slurms_own_pmi(const Variables& v) {
+  return v.has("SLURM_STEP_NUM_TASKS") && !v.has("MPI_LOCALRANKID") && v.number("PMI_RANK") == v.number("SLURM_PROCID") &&
+         v.number("PMI_SIZE") == v.number("SLURM_STEP_NUM_TASKS");
 }
 
 void read_master(const Variables& v, ProcessContext& c, const std::string& job) {
@@ -159,7 +168,7 @@ ProcessContext process_context(const Environment& environment) {
     read_torchrun(v, c);
   } else if (v.has("OMPI_COMM_WORLD_RANK") || v.has("OMPI_COMM_WORLD_SIZE")) {
     read_open_mpi(v, c, job);
-  } else if (v.has("PMI_RANK") && v.has("PMI_SIZE")) {
+  } else if ((v.has("PMI_RANK") || v.has("PMI_SIZE")) && !is_slurms_own_pmi(v)) {
     read_mpich(v, c);
   } else if (v.has("SLURM_PROCID") && v.has("SLURM_STEP_NUM_TASKS")) {
     // A batch script has SLURM_PROCID=0 and SLURM_NTASKS too, but it is alone: only srun sets the
@@ -180,6 +189,14 @@ ProcessContext process_context(const Environment& environment) {
     c.rank = c.node = v.need("JOB_COMPLETION_INDEX", "WORLD_SIZE");
     c.world_size = c.nodes = v.need("WORLD_SIZE", "JOB_COMPLETION_INDEX and MASTER_ADDR", 1);
   } else {
+    // WORLD_SIZE alone says nothing of this process; with one of these it is half of what torchrun sets.
+    if (v.number("WORLD_SIZE", 1).value_or(1) > 1)
+      for (const char* name : {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"})
+        if (v.has(name)) fail<ConfigError>("WORLD_SIZE={} and {} are set but RANK is not: set it, or unset them",
+                                           *v.text("WORLD_SIZE"), name);
+    if (v.number("SLURM_PROCID").value_or(0) > 0)
+      fail<ConfigError>("SLURM_PROCID={} is set but SLURM_STEP_NUM_TASKS is not: start the processes with srun",
+                        *v.text("SLURM_PROCID"));
     return c;
   }
   check(v, c);

@@ -22,6 +22,7 @@ struct ProcessContext {
   std::string master_addr = "127.0.0.1";  // where rank 0 listens
   int64_t master_port = 29500;            // and rank 0 may bind this port: nobody else does
   int64_t generation = 0;       // how often the job was started again, the same on all ranks
+  bool restarted = false;       // whether it was, as this process knows; ranks may differ
   std::string source = "none";  // "torchrun", "PyTorchJob", "Open MPI", "MPI", "PMIx",
                                 // "Slurm", "indexed Job" or "none"
 };

@@ -121,10 +121,6 @@ int64_t RowExchange::rows_sent() const {
   return rows;
 }
 
-int64_t RowExchange::rows_received() const {
-  return needed_rows_ - row_count(received(rank_));
-}
-
 Tensor gather_rows(const Tensor& x, const RowExchange& exchange, Communicator& group,
                    const std::string& label) {
   if (x.size(0) != exchange.held_rows())

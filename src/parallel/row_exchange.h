@@ -32,7 +32,6 @@ class RowExchange {
 
   /// Rows this process sends to others, forward; backward sends those it received.
   int64_t rows_sent() const;
-  int64_t rows_received() const;
 
  private:
   int rank_;

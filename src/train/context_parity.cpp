@@ -94,8 +94,16 @@ std::vector<StepRecord> train_split(Recipe recipe, const Tokenizer& tokenizer,
         }
       });
   }
-  for (const std::exception_ptr& failure : failures)
-    if (failure != nullptr) std::rethrow_exception(failure);
+  // Where one fails the others lose it: its own reason comes first.
+  std::exception_ptr consequence;
+  for (const std::exception_ptr& failure : failures) {
+    try {
+      if (failure != nullptr) std::rethrow_exception(failure);
+    } catch (const CommError&) {
+      if (consequence == nullptr) consequence = failure;
+    }
+  }
+  if (consequence != nullptr) std::rethrow_exception(consequence);
   return leaders;
 }
 

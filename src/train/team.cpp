@@ -171,7 +171,10 @@ std::shared_ptr<Peers> peers_of_environment() {
 std::unique_ptr<Team> make_team(std::shared_ptr<Peers> job, const Recipe& recipe, const std::string& version) {
   job->agree("program", fmt::format("longhand {}\nWORLD_SIZE {}", version, job->size()));
   job->agree("recipe", keyed_lines(dump_recipe(recipe)));
-  job->use_device(resolve_device(recipe.run.device, job->local_rank()));
+  const Device device = resolve_device(recipe.run.device, job->local_rank());
+  job->agree("device", fmt::format("run.device: {}\nprecision.compute: {}", device.is_cpu() ? "cpu" : "cuda",
+                                   dtype_name(resolve_compute(recipe.precision, device))));
+  job->use_device(device);
   return std::make_unique<Team>(std::move(job), recipe.parallel);
 }
 

@@ -87,7 +87,8 @@ class Team {
 std::shared_ptr<Peers> peers_of_environment();
 
 /// All of them make the recipe's team, on the recipe's devices: one for each process of a machine, in turn.
-/// ConfigError when one has another recipe, or is another `version` of the program.
+/// ConfigError when one has another recipe, is another `version` of the program, or would compute on another kind of
+/// device or in another dtype.
 std::unique_ptr<Team> make_team(std::shared_ptr<Peers> job, const Recipe& recipe, const std::string& version);
 
 }  // namespace lh

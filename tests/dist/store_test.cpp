@@ -1,7 +1,11 @@
 // The job's store: its calls, and all that may be on the other end of a socket.
 #include <doctest/doctest.h>
 
+#include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
 
 #include <random>
 #include <thread>
@@ -45,6 +49,24 @@ TEST_CASE("stores keep values, the first of several writers wins, and waiting en
   const auto one = connect_tcp_store({"127.0.0.1", server.port()}, 2000ms);
   const auto two = connect_tcp_store({"127.0.0.1", server.port()}, 2000ms);
   exercise(*one, *two);
+}
+
+TEST_CASE("a server on all addresses is reached by both versions of the protocol") {
+  const TcpStoreServer server({"", 0});
+  connect_tcp_store({"127.0.0.1", server.port()}, 2000ms)->set("a", "1");
+  const Endpoint sixth{"::1", server.port()};
+  CHECK(sixth.str() == fmt::format("[::1]:{}", server.port()));
+  const int probe = ::socket(AF_INET6, SOCK_STREAM, 0);
+  sockaddr_in6 loopback{};
+  loopback.sin6_family = AF_INET6;
+  loopback.sin6_addr = in6addr_loopback;
+  const bool there = probe >= 0 && ::bind(probe, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback) == 0;
+  if (probe >= 0) ::close(probe);
+  if (!there) {
+    MESSAGE("SKIPPED: this machine has no ::1");
+    return;
+  }
+  CHECK(connect_tcp_store(sixth, 2000ms)->find("a") == "1");
 }
 
 TEST_CASE("a busy port, a closed port and an unknown host say what to do") {

@@ -150,6 +150,18 @@ TEST_CASE("cp-parity compares every split and fails when one differs by more tha
   CHECK(heads.output.find("grad norm") == std::string::npos);  // before anything is computed
 }
 
+TEST_CASE("cp-parity of no step or with a tolerance that nothing meets is no verdict") {
+  const Workspace w;
+  std::vector<std::string> command = w.train("unused");
+  command[0] = "cp-parity";
+  for (const auto& [option, value] : {std::pair{"--steps", "0"}, {"--steps", "-1"}, {"--tolerance", "0"}}) {
+    const Outcome o = w.run(with(command, {option, value}));
+    INFO(o.output);
+    CHECK(o.code == 2);
+    CHECK(o.output.find(std::string(option) + ": expected ") != std::string::npos);
+  }
+}
+
 TEST_CASE("every mixer is the same under every split, whether keys are gathered or heads traded") {
   const Workspace w;
   std::vector<std::string> command = w.train("unused");

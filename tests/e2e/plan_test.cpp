@@ -110,6 +110,23 @@ void check_cases(const std::vector<Case>& cases, const std::string& device, doub
   }
 }
 
+TEST_CASE("a plan of no or too many processes is refused, and a task's vocabulary is its own") {
+  const Workspace w;
+  const std::string recipe = LH_SOURCE_DIR "/recipes/smoke/smoke_cpu.yaml";
+  for (const auto& [option, value] : {std::pair{"--world", "0"}, {"--world", "4294967297"}, {"--vocabulary", "0"}}) {
+    const Outcome o = w.run({"recipe", "plan", recipe, option, value});
+    INFO(o.output);
+    CHECK(o.code == 2);
+    CHECK(o.output.find(std::string(option) + ": expected 1 to ") != std::string::npos);
+  }
+  // integers:130: 103 thousand parameters, not 3.3 million.
+  const Outcome task = w.run({"recipe", "plan", LH_SOURCE_DIR "/recipes/tasks/mqar.yaml"});
+  INFO(task.output);
+  CHECK(task.code == 0);
+  CHECK(task.output.starts_with("10"));
+  CHECK(task.output.find("K parameters") < 10);
+}
+
 }  // namespace
 
 TEST_CASE("the memory that a plan predicts is what a run then needs, at any size") {

@@ -99,6 +99,21 @@ TEST_CASE("a rank with a program of another version") {
                 by_hand(folder, 3, [&](int r) { return r == 1 ? Words{LH_OTHER_VERSION} + words : words; }), 2, parts);
 }
 
+TEST_CASE("ranks that would compute differently") {
+  const Folder folder;
+  prepare(folder);
+  const Words words = train(folder, {"--set", "precision.compute=auto", "--set", "run.device=cpu"});
+  const End probe = by_hand(folder, 1, [](int) { return Words{"doctor"}; });
+  if (count_of(probe.output, "precision: auto   bf16") == 0) {
+    MESSAGE("SKIPPED: this CPU computes in f32 whatever it is told to leave out");
+    return;
+  }
+  check_mistake(folder,
+                by_hand(folder, 2, [&](int) { return words; },
+                        [](int r) { return r == 1 ? Words{"LH_NO_AMX=1", "LH_SIMD=avx2"} : Words{}; }),
+                2, {"the device of rank 1 (host ", "'precision.compute: f32' here, 'precision.compute: bf16' at rank 0"});
+}
+
 TEST_CASE("a busy port") {
   const Folder folder;
   prepare(folder);

@@ -67,7 +67,10 @@ const Environment kSlurm = {{"SLURM_PROCID", "6"},
 TEST_CASE("each launcher's variables say who a process is") {
   check({}, {"none", 0, 1, 0, 1, 0, 1, "127.0.0.1", 29500});
   check(kTorchrun, {"torchrun", 5, 8, 1, 4, 1, 2, "n0", 23456});
-  CHECK(process_context(kTorchrun).generation == 2);
+  // The nodes of one torchrun count apart.
+  CHECK(process_context(kTorchrun).generation == 0);
+  CHECK(process_context(kTorchrun).restarted);
+  CHECK(process_context(kTorchrun + Environment{{"GROUP_WORLD_SIZE", "1"}, {"GROUP_RANK", "0"}}).generation == 2);
   CHECK(process_context(kTorchrun + Environment{{"LH_GENERATION", "5"}}).generation == 5);
   check({{"RANK", "2"},
          {"WORLD_SIZE", "3"},
@@ -157,6 +160,27 @@ TEST_CASE("the launcher's own workers read back what they were given") {
   CHECK(e["LH_LAUNCH_ID"] == "outer inner");
   CHECK(e["OMP_NUM_THREADS"] == std::to_string(default_threads(2)));
   CHECK(e["TORCHELASTIC_RESTART_COUNT"] == e["LH_GENERATION"]);
+}
+
+TEST_CASE("half an environment is refused with what is missing") {
+  const auto error = [](const Environment& e) { return error_of<ConfigError>([&] { process_context(e); }); };
+  CHECK(error({{"WORLD_SIZE", "4"}, {"LOCAL_RANK", "2"}, {"MASTER_ADDR", "a"}}) ==
+        "WORLD_SIZE=4 and LOCAL_RANK are set but RANK is not: set it, or unset them");
+  CHECK(error({{"PMI_RANK", "1"}}) == "PMI_RANK is set but PMI_SIZE is not: set both or neither");
+  CHECK(error({{"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}}) ==
+        "SLURM_PROCID=1 is set but SLURM_STEP_NUM_TASKS is not: start the processes with srun");
+  // A batch script, and a machine where somebody exports a size.
+  CHECK(process_context({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}}).world_size == 1);
+  CHECK(process_context({{"WORLD_SIZE", "4"}}).world_size == 1);
+}
+
+TEST_CASE("srun with its plugin pmi2 is Slurm all the same") {
+  const ProcessContext c = process_context({{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}, {"SLURM_PROCID", "1"},
+                                            {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_LOCALID", "1"},
+                                            {"SLURM_STEP_TASKS_PER_NODE", "2"}, {"SLURM_JOB_ID", "7"}});
+  CHECK(c.source == "Slurm");
+  CHECK(c.local_rank == 1);
+  CHECK(c.nodes == 1);
 }
 
 TEST_CASE("host lists and natural order") {

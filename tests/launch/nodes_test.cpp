@@ -224,6 +224,31 @@ TEST_CASE("another job, other options and a taken node rank are refused and dist
   CHECK(b.out() == "rank 1/2\n");
 }
 
+TEST_CASE("a launcher whose place is taken does not pass for one whose job is done") {
+  const Folder folder;
+  const std::vector<std::string> commands = {"sleep", "1", "say", "rank"};
+  {
+    const Cluster c("1");  // a job of one node, and another one at its endpoint
+    Launcher a(folder, "own", c.words(0, commands));
+    ::usleep(300'000);
+    Launcher b(folder, "other", c.words(-1, commands));
+    CHECK(b.wait() == 1);
+    CHECK(contains(b.err(), "here runs job 'job' of one node, started on "));
+    CHECK(contains(b.err(), "give every job its own endpoint"));
+    CHECK(a.wait() == 0);
+  }
+  const Cluster c("2");
+  Launcher a(folder, "0", c.words(0, commands)), b(folder, "1", c.words(1, commands));
+  ::usleep(500'000);
+  Launcher spare(folder, "2", c.words(-1, commands));
+  CHECK(a.wait() == 0);
+  CHECK(b.wait() == 0);
+  CHECK(spare.wait() == 1);
+  CHECK(spare.out().empty());
+  CHECK(contains(spare.err(), "has all its nodes: waiting as a spare"));
+  CHECK(contains(spare.err(), "the workers of this launcher never ran"));
+}
+
 TEST_CASE("a wrong or busy endpoint and missing nodes are said clearly") {
   const Folder folder;
   const Cluster slow("2", {}, "join_timeout=1");
