@@ -29,7 +29,7 @@ BEGIN {
   allow("data", "base storage tokenizer config")
   allow("checkpoint", "base storage config runtime tensor backend nn optim")
   allow("train", "base launch storage tokenizer config runtime tensor backend autograd ops dist parallel nn mixers models optim data checkpoint")
-  allow("bench", "base config runtime tensor backend autograd ops models optim train")
+  allow("bench", "base config runtime tensor backend autograd ops mixers models optim data train")
   allow("cli", "base launch tokenizer config runtime tensor dist models data checkpoint train bench")
   # Third-party headers and the paths that may name them.
   keep("Eigen/", "src/backend/cpu/")

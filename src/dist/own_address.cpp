@@ -1,8 +1,6 @@
 #include "dist/own_address.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -10,6 +8,7 @@
 
 #include <memory>
 
+#include "base/interface_address.h"
 #include "dist/comm_error.h"
 
 namespace lh {
@@ -36,22 +35,6 @@ bool is_loopback(const std::string& address) {
   return address.starts_with("127.") || address == "::1";
 }
 
-/// "" when no other host can reach this one.
-std::string interface_address() {
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) return "";
-  const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, &freeifaddrs);
-  for (const int family : {AF_INET, AF_INET6})
-    for (const ifaddrs* i = list; i != nullptr; i = i->ifa_next) {
-      if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != family) continue;
-      if ((i->ifa_flags & IFF_LOOPBACK) != 0 || (i->ifa_flags & IFF_RUNNING) == 0) continue;
-      const std::string address = digits(
-          i->ifa_addr, family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6));
-      if (!address.starts_with("fe80")) return address;
-    }
-  return "";
-}
-
 }  // namespace
 
 std::string own_address(const Endpoint& master) {
@@ -68,7 +51,7 @@ std::string own_address(const Endpoint& master) {
     ::close(fd);
   }
   if (found.empty()) fail<CommError>("[dist] no way from this host to {}", master.str());
-  if (!is_loopback(found) || is_loopback(master.host) || master.host == "localhost") return found;
+  if (!is_loopback(found)) return found;
   const std::string other = interface_address();
   return other.empty() ? found : other;
 }

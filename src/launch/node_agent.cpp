@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/interface_address.h"
 #include "launch/error_file.h"
 
 namespace lh {
@@ -79,8 +80,10 @@ std::string NodeAgent::own_address() const {
   if (!plan_.options.local_addr.empty()) return plan_.options.local_addr;
   const Address own = connection_->own_address();
   // On the coordinator's own machine that may be a loopback address, which is nobody else's.
-  if (own.is_loopback() && plan_.max_nodes > 1) return plan_.host;
-  return own.text();
+  if (!own.is_loopback() || plan_.max_nodes == 1) return own.text();
+  if (plan_.host != "localhost") return plan_.host;
+  const std::string other = interface_address();  // a PyTorchJob tells its master "localhost"
+  return other.empty() ? plan_.host : other;
 }
 
 void NodeAgent::connected(std::unique_ptr<Connection> connection, double now) {

@@ -58,8 +58,10 @@ void Rendezvous::try_to_host() {
   const bool single = plan_.host.empty();
   for (const Address& address : resolve(single ? "127.0.0.1" : plan_.host, plan_.port)) {
     if (plan_.is_host != true && !is_local(address)) continue;
-    // Many machines' own name resolves to 127.0.1.1 on themselves; the others can't come there.
-    const bool named = plan_.host != "localhost" && plan_.host != address.text() && !single;
+    // Many machines' own name resolves to 127.0.1.1 on themselves, and a PyTorchJob tells its master "localhost"; the
+    // others can't come there.
+    const bool named = !single && (plan_.host != "localhost" ? plan_.host != address.text()
+                                                             : plan_.is_host == true && plan_.max_nodes > 1);
     auto listener = listen_on(address.is_loopback() && named ? any_interface(address) : address);
     if (!listener && errno == EADDRNOTAVAIL) {
       // The name of a service in front of this machine.
