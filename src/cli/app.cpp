@@ -218,7 +218,7 @@ void add_launch(CLI::App& app, Action& action, const std::vector<std::string>& p
     const bool own = !app.get_subcommands([&](const CLI::App* known) {
                            return !program.empty() && known->get_name() == program[0];
                          }).empty();
-    if (own) options->command.insert(options->command.begin(), "/proc/self/exe");
+    if (own) options->command.insert(options->command.begin(), kOwnProgram);
     action = [options] { return launch(*options); };
   });
 }

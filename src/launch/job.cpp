@@ -1,6 +1,7 @@
 #include "launch/job.h"
 
 #include <algorithm>
+#include <deque>
 
 #include "base/error.h"
 #include "launch/host_names.h"
@@ -226,6 +227,21 @@ bool Job::comes_before(NodeId a, NodeId b) const {
   return a < b;
 }
 
+/// A rank that a node asks for is its place; the others, who stand behind in members_, take the places before it.
+void Job::fill_places() {
+  const auto others = std::find_if(members_.begin(), members_.end(),
+                                   [&](NodeId id) { return nodes_.at(id).wanted_rank < 0; });
+  std::deque<NodeId> asking(members_.begin(), others), free(others, members_.end());
+  members_.clear();
+  while (!asking.empty() || !free.empty()) {
+    const bool is_next = !asking.empty() &&
+                         nodes_.at(asking.front()).wanted_rank <= static_cast<int64_t>(members_.size());
+    std::deque<NodeId>& from = is_next || free.empty() ? asking : free;
+    members_.push_back(from.front());
+    from.pop_front();
+  }
+}
+
 void Job::try_to_form(double now) {
   const int64_t count = available();
   if (count < options_.min_nodes) {
@@ -248,6 +264,7 @@ void Job::try_to_form(double now) {
     if (!node.leaving) members_.push_back(id);
   std::sort(members_.begin(), members_.end(),
             [&](NodeId a, NodeId b) { return comes_before(a, b); });
+  fill_places();
   if (count > options_.max_nodes) members_.resize(static_cast<size_t>(options_.max_nodes));
   for (const NodeId id : members_) nodes_.at(id).member = true;
   phase_ = Phase::kChoosingPort;
@@ -318,7 +335,8 @@ void Job::decide(double now) {
     if (ok > 0 && saved == 0) return finish(0, "done");
     return finish(75, "stopped; run it again to resume");
   }
-  if (stop_ == Stop::kMembership && saved + other > 0) return next_generation(now, "a node joined");
+  // Nobody had ended when the order went out: a worker that returns 0 on SIGTERM is cut short and not done.
+  if (stop_ == Stop::kMembership) return next_generation(now, "a node joined");
   finish(0, "done");
 }
 

@@ -86,6 +86,7 @@ class Job {
   void finish_node(NodeId id, int code, const std::string& text, const Failure* failure);
   void finish(int code, const std::string& text, const Failure* failure = nullptr);
   bool comes_before(NodeId a, NodeId b) const;
+  void fill_places();
   int64_t available() const;
   void send(NodeId to, Message message) { output_.push_back({to, std::move(message)}); }
 

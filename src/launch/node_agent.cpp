@@ -235,6 +235,9 @@ void NodeAgent::start_workers(const Message& m, double now) {
       WorkerSpec spec;
       spec.arguments = plan_.options.command;
       spec.arguments[0] = program_;
+      // Only of longhand train is it known that it unblocks the signal.
+      spec.keeps_sigterm = plan_.options.command[0] == kOwnProgram && plan_.options.command.size() > 1 &&
+                           plan_.options.command[1] == "train";
       spec.environment = worker_environment(environment, plan_, a, local,
                                             (folder / "error.json").string(), launch_id_);
       spec.stdout_file = plan_.to_file[i].out ? (folder / "stdout.log").string() : hidden;

@@ -154,6 +154,8 @@ void read_rendezvous(LaunchPlan& plan) {
   }
   if (!o.rdzv_endpoint.empty()) {
     read_endpoint(plan, o.rdzv_endpoint, o.rdzv_backend == "c10d" ? kRendezvousPort : kMasterPort);
+    if (plan.port == 0 && plan.max_nodes > 1)
+      fail<ConfigError>("--rdzv-endpoint {}: several nodes cannot meet at any free port: give one", o.rdzv_endpoint);
   } else if (plan.max_nodes > 1) {
     if (o.rdzv_backend == "c10d" || o.master_addr.empty())
       fail<ConfigError>(

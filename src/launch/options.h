@@ -8,6 +8,9 @@
 
 namespace lh {
 
+/// The path of a worker that is this program.
+inline constexpr const char* kOwnProgram = "/proc/self/exe";
+
 struct LaunchOptions {
   std::string nnodes = "1";          // N or MIN:MAX
   std::string nproc_per_node = "1";  // a number, or gpu, cpu, auto

@@ -25,14 +25,15 @@ bool redirect(const char* name, int to) {
 
 /// Between fork and exec only calls that are safe in a signal handler may be made.
 [[noreturn]] void become_worker(char* const* arguments, char* const* environment, const char* out,
-                                const char* err, pid_t launcher, int report) {
+                                const char* err, pid_t launcher, int report, bool keeps_sigterm) {
   ::setsid();
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != launcher) ::_exit(1);  // it died before the line above
   for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
-  sigset_t none;
-  sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  if (keeps_sigterm) sigaddset(&blocked, SIGTERM);
+  ::sigprocmask(SIG_SETMASK, &blocked, nullptr);
   if (redirect(out, STDOUT_FILENO) && redirect(err, STDERR_FILENO))
     ::execve(arguments[0], arguments, environment);
   const int reason = errno;
@@ -58,7 +59,7 @@ pid_t WorkerGroup::spawn(const WorkerSpec& spec) {
   const pid_t pid = ::fork();
   if (pid == 0)
     become_worker(arguments.data(), environment.data(), spec.stdout_file.c_str(),
-                  spec.stderr_file.c_str(), launcher, report[1]);
+                  spec.stderr_file.c_str(), launcher, report[1], spec.keeps_sigterm);
   const int reason_of_fork = errno;
   ::close(report[1]);
   int reason = 0;

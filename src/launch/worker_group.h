@@ -16,6 +16,7 @@ struct WorkerSpec {
   std::vector<std::string> environment;  // NAME=VALUE, all of it
   std::string stdout_file;               // "": the launcher's own stream
   std::string stderr_file;
+  bool keeps_sigterm = false;  // it starts with SIGTERM blocked, so that one that comes early waits for its handler
 };
 
 struct WorkerExit {

@@ -28,6 +28,10 @@ void install_stop_signals() {
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGUSR1, &action, nullptr);
+  sigset_t waited;
+  sigemptyset(&waited);
+  sigaddset(&waited, SIGTERM);
+  pthread_sigmask(SIG_UNBLOCK, &waited, nullptr);
 }
 
 int stop_signal() {

@@ -155,7 +155,10 @@ pods() {
       if [ "$name" = indexed_job ]; then
         export JOB_COMPLETION_INDEX=$index
       else
-        export PET_NNODES=2 PET_NODE_RANK=$index PET_MASTER_ADDR=127.0.0.1 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port
+        # As the operator has it, the master is told that it is localhost.
+        master=localhost
+        [ "$index" = 0 ] || master=127.0.0.1
+        export PET_NNODES=2 PET_NODE_RANK=$index PET_MASTER_ADDR=$master MASTER_ADDR=$master MASTER_PORT=$port
         export RANK=$index WORLD_SIZE=2
         PET_NPROC_PER_NODE=$(value_of "$file" nprocPerNode)
         export PET_NPROC_PER_NODE

@@ -150,6 +150,27 @@ TEST_CASE("node ranks win over names and MIN nodes start after the last call") {
   CHECK(w.last(2, "start")->number("node") == 0);
 }
 
+TEST_CASE("a rank that only some nodes ask for is their place") {
+  World w(nodes(3, 3));
+  w.join(1, "a", 1);  // torchrun's habit: node 0 leaves its 0 out
+  w.join(2, "b");
+  w.join(3, "c");
+  CHECK(w.last(2, "start")->number("node") == 0);
+  CHECK(w.last(1, "start")->number("node") == 1);
+  CHECK(w.last(3, "start")->number("node") == 2);
+}
+
+TEST_CASE("workers that return 0 to make room for a newcomer are not done") {
+  World w(nodes(1, 2));
+  w.options.last_call = 0;
+  w.join(1, "a");
+  w.pass(31);
+  w.join(2, "b");
+  w.ended(1, 0, 1, 0, 0);
+  CHECK(w.generation(1) == 1);
+  CHECK(w.generation(2) == 1);
+}
+
 TEST_CASE("too few nodes end the job after the join timeout") {
   World w(nodes(2, 2));
   w.join(1);
