@@ -108,7 +108,8 @@ void read_slurm(const Variables& v, ProcessContext& c, std::string& job) {
 
 /// Where Slurm's plugin pmi2 is the default, srun sets these two beside the step's variables, which say more.
 bool is_slurms_own_pmi(const Variables& v) {
-  return v.has("SLURM_STEP_NUM_TASKS") && !v.has("MPI_LOCALRANKID") && v.number("PMI_RANK") == v.number("SLURM_PROCID") &&
+  return v.has("SLURM_STEP_NUM_TASKS") && !v.has("MPI_LOCALRANKID") &&
+         v.number("PMI_RANK") == v.number("SLURM_PROCID") &&
          v.number("PMI_SIZE") == v.number("SLURM_STEP_NUM_TASKS");
 }
 

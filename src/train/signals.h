@@ -6,7 +6,8 @@
 
 namespace lh {
 
-/// Installs the handlers, and unblocks SIGTERM, which the launcher has blocked until now. A second SIGINT ends the process at once, for an impatient Ctrl-C.
+/// Installs the handlers, and unblocks SIGTERM, which the launcher has blocked until now. A second SIGINT ends the
+/// process at once, for an impatient Ctrl-C.
 void install_stop_signals();
 
 /// The signal that asked the run to stop, or 0.

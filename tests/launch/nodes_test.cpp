@@ -107,9 +107,10 @@ TEST_CASE("a failure on one node stops all within a second and each names the on
 TEST_CASE("a rank that failed by itself is the cause before one that noticed and ended earlier") {
   const Folder folder;
   const Cluster c("2");
+  // Rank 0 gives the other the time to become deaf.
   const std::vector<std::string> commands = {
-      "deaf", "on", "0", "peer",  "lost rank 1", "on", "0", "exit",  "1",   "on", "1",
-      "sleep", "0.2", "on", "1", "words", "disk full", "on", "1", "exit", "1"};
+      "deaf", "on",   "0",  "sleep", "0.5",  "on",  "0", "peer", "lost rank 1", "on", "0",   "exit", "1",
+      "on",   "1",    "sleep", "0.7", "on", "1", "words", "disk full", "on", "1", "exit", "1"};
   Launcher a(folder, "0", c.words(0, commands)), b(folder, "1", c.words(1, commands));
   for (Launcher* launcher : {&a, &b}) {
     CHECK(launcher->wait() == 1);
