@@ -10,17 +10,23 @@ shift
 program=$(printf '%q ' "$@")
 id="ssh.$$.$(date +%s)"
 pids=()
+keys=()
+pipes=$(mktemp -d)
+trap 'rm -rf "$pipes"' EXIT
 for rank in "${!hosts[@]}"; do
-  # -tt: a terminal of its own, so that the launcher gets SIGHUP when the connection ends.
+  mkfifo "$pipes/$rank"
+  exec {key}<>"$pipes/$rank"
+  keys+=("$key")
+  # -tt: a terminal of its own, so that the launcher gets SIGHUP when the connection ends, and Ctrl-C when we type it.
   # shellcheck disable=SC2029
   ssh -tt -o BatchMode=yes "${hosts[rank]}" "cd $(printf %q "$PWD") && exec ${LONGHAND:-longhand} launch \
     --nnodes ${#hosts[@]} --node-rank $rank --nproc-per-node ${NPROC:-auto} \
     --rdzv-endpoint ${hosts[0]##*@}:${PORT:-29400} --rdzv-conf is_host=$((rank == 0)) --rdzv-id $id \
-    -- $program" </dev/null &
+    -- $program" <"$pipes/$rank" &
   pids+=($!)
 done
-# Ending a connection hangs up its launcher, which stops the whole job in order.
-trap 'kill -HUP "${pids[@]}" 2>/dev/null' INT TERM
+# Ended by a signal ssh would not wait for the job to save: Ctrl-C goes through the connections.
+trap 'for key in "${keys[@]}"; do printf "\003" >&"$key"; done' INT TERM
 worst=0
 for pid in "${pids[@]}"; do
   while :; do

@@ -59,6 +59,7 @@ std::vector<StepRecord> train_rank(const Recipe& recipe, const Tokenizer& tokeni
         .document_tokens = data.document_tokens(step),
         .state = &state,
         .team = &team};
+    optimizer->set_weight_decay_factor(weight_decay_factor(recipe.schedule, step));
     const StepResult result = train_step(context, learning_rate_factor(recipe.schedule, step));
     StepRecord record{result.loss, result.grad_norm, {}};
     for (size_t i = 0; i < model.parameters().all().size(); ++i) {

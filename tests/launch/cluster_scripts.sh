@@ -67,7 +67,7 @@ exit "$code"
 END
 stand_in ssh <<'END'
 while [[ $1 == -* ]]; do [ "$1" = -o ] && shift; shift; done
-exec bash -c "$2"
+exec script -qefc "bash -c $(printf %q "$2")" /dev/null  # a terminal, as -tt makes one
 END
 port() { echo $((20000 + RANDOM % 9000)); }
 export LONGHAND=$longhand NPROC=2 SLURM_JOB_ID=$((RANDOM + 100000))
@@ -113,10 +113,11 @@ for line in OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_RANK=1 MASTER_ADDR=127.0.0.1 
   expect_line ranks.out "$line"
 done
 
-# ssh: ranks and working folder; a failure's code; a hang-up saves.
+# ssh: ranks and working folder; a failure's code; a stop saves.
 PORT=$(port) "$repository/scripts/cluster/ssh.sh" "127.0.0.1 localhost" "$worker" say "two words" env PWD \
-  >ssh.out 2>ssh.err
+  >ssh.tty 2>ssh.err
 expect_code $? 0 ssh.sh
+tr -d '\r' <ssh.tty >ssh.out  # what a terminal adds
 for rank in 0 1 2 3; do expect_line ssh.out "two words $rank/4"; done
 expect_line ssh.out "PWD=$work"
 PORT=$(port) "$repository/scripts/cluster/ssh.sh" "127.0.0.1 localhost" "$worker" on 3 exit 4 sleep 60 2>ssh.err
