@@ -107,7 +107,7 @@ struct PlanArguments {
   std::string recipe;
   std::vector<std::string> sets;
   int64_t world = 1, rank = 0;
-  int64_t vocabulary = 50304;  // where the recipe leaves it to a tokenizer
+  std::optional<int64_t> vocabulary;  // where the recipe leaves it to a tokenizer
   std::string device = "auto";  // auto | cpu | cuda
   std::string compute = "auto";
   double peak_tflops = 989, link_gigabytes = 50;  // of one process: a Hopper GPU, 400 Gb/s

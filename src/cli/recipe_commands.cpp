@@ -95,12 +95,19 @@ void print_assumptions(const Recipe& recipe, const RecipePlan& plan, const PlanA
 
 constexpr int64_t kMostProcesses = 100000;
 
+/// Of the recipe's tokenizer, if it needs no file; else that of GPT-2, rounded up as usual.
+int64_t vocabulary_of(const Recipe& recipe) {
+  const std::string& name = recipe.data.tokenizer;
+  const bool known = name == "bytes" || name.starts_with("integers:");
+  return known ? make_tokenizer(name)->vocab_size() : 50304;
+}
+
 int recipe_plan_command(const PlanArguments& arguments) {
   const Recipe recipe = load_recipe(arguments.recipe, arguments.sets);
   if (arguments.world < 1 || arguments.world > kMostProcesses)
     throw ConfigError(fmt::format("--world: expected 1 to {}, got {}", kMostProcesses, arguments.world));
-  if (arguments.vocabulary < 1 || arguments.vocabulary > INT32_MAX)
-    throw ConfigError(fmt::format("--vocabulary: expected 1 to {}, got {}", INT32_MAX, arguments.vocabulary));
+  if (arguments.vocabulary && (*arguments.vocabulary < 1 || *arguments.vocabulary > INT32_MAX))
+    throw ConfigError(fmt::format("--vocabulary: expected 1 to {}, got {}", INT32_MAX, *arguments.vocabulary));
   if (arguments.rank < 0 || arguments.rank >= arguments.world)
     throw ConfigError(fmt::format("--rank: expected 0 to {}, got {}", arguments.world - 1, arguments.rank));
   for (const auto& [value, name] : {std::pair{arguments.peak_tflops, "--peak-tflops"},
@@ -115,7 +122,7 @@ int recipe_plan_command(const PlanArguments& arguments) {
   const auto plan_of = [&](const Recipe& planned) {
     return plan_recipe(planned, static_cast<int>(arguments.world), static_cast<int>(arguments.rank),
                        cpu ? kMetaCpuDevice : kMetaCudaDevice, bf16 ? DType::kBF16 : DType::kF32,
-                       arguments.vocabulary);
+                       arguments.vocabulary.value_or(vocabulary_of(recipe)));
   };
   const RecipePlan plan = plan_of(recipe);
   fmt::print("{} parameters, {} on {}\n", format_count(static_cast<double>(plan.parameters)),

@@ -5,7 +5,6 @@
 #include "backend/matmul.h"
 #include "optim/schedule.h"
 #include "train/gate_schedule.h"
-#include "train/run_state.h"
 #include "train/step.h"
 
 namespace lh {
@@ -47,9 +46,6 @@ RecipePlan plan_recipe(const Recipe& recipe, int processes, int rank, Device dev
                         .imagined = true};
   const Team team(std::make_unique<Peers>(place, GlooOptions{}), recipe.parallel);
   ModelConfig config = recipe.model;
-  const std::string& tokenizer = recipe.data.tokenizer;
-  if (config.vocab_size == 0 && (tokenizer == "bytes" || tokenizer.starts_with("integers:")))
-    config.vocab_size = make_tokenizer(tokenizer)->vocab_size();
   if (config.vocab_size == 0) config.vocab_size = vocabulary;
   const MemoryReport before = memory_report(DeviceKind::kMeta);
   Tensor shared;
