@@ -1,18 +1,13 @@
-// Hard gates of a given density, for a model that has not learned any.
+// SP-KV models whose hard gates keep a given share of keys without having learned which.
 #pragma once
 
-#include "data/batch.h"
 #include "models/decoder.h"
+#include "train/batch_tensors.h"
 
 namespace lh::bench {
 
-/// The threshold and what it keeps.
-struct Density {
-  double threshold = 0;
-  double kept = 0;  // of the keys outside the window, all layers and heads of this batch
-};
-
-/// The lowest threshold of all sp_kv mixers, to a thousandth of a logit, at which they keep at most `share`.
-Density threshold_keeping(const Decoder& model, const Batch& batch, double share);
+/// Moves the biases of the predictors until the hard gates of every kv head keep about `density` of the keys of
+/// `batch` that some query has outside its window. Returns the share that all heads together then keep.
+double set_gate_density(Decoder& model, const Batch& batch, double density);
 
 }  // namespace lh::bench

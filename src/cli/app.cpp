@@ -55,7 +55,8 @@ void add_eval(CLI::App& app, Action& action) {
   command->add_option("checkpoint", args->checkpoint, "Checkpoint folder or run folder")
       ->required();
   command->add_option("--data", args->data, "Token shards (default: what the recipe evaluates on)");
-  command->add_option("--tokens", args->tokens, "At most this many tokens (0: all)");
+  command->add_option("--tokens", args->tokens, "At most this many tokens (0: all)")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--threads", args->threads, "Threads (0: all cores)");
   command->add_option("--kv-threshold", args->kv_threshold,
                       "Utility from which sp_kv layers keep a key (default: the model's)");
@@ -178,7 +179,8 @@ void add_recipe(CLI::App& app, Action& action) {
       ->required();
   command->add_option("--out", hybrid->out, "Recipe to write")->required();
   command->add_option("--data", hybrid->data, "Token shards (default: what the recipe evaluates on)");
-  command->add_option("--tokens", hybrid->tokens, "Measure on at most this many tokens (0: all)");
+  command->add_option("--tokens", hybrid->tokens, "Measure on at most this many tokens (0: all)")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--threads", hybrid->threads, "Threads (0: all cores)");
   command->callback([hybrid, &action] { action = [hybrid] { return recipe_hybrid_command(*hybrid); }; });
 

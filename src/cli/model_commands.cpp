@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 #include <map>
 
 #include "base/file.h"
@@ -112,11 +113,7 @@ struct Evaluation {
     data = open_valid_data(recipe, *loaded.tokenizer);
   }
 
-  bool has_learned_gates() const {
-    const auto& mixers = loaded.model->config().mixers;
-    return std::any_of(mixers.begin(), mixers.end(),
-                       [](const auto& mixer) { return mixer.second.has_learned_gates(); });
-  }
+  bool has_learned_gates() const { return loaded.model->config().has_learned_gates(); }
 
   EvalResult run(const GatePhase& gates) const {
     ProgressLine progress;
@@ -131,6 +128,13 @@ struct Evaluation {
 GateControl::Kind control_kind(const std::string& name) {
   if (name == "shuffled") return GateControl::Kind::kShuffled;
   return name == "random" ? GateControl::Kind::kRandom : GateControl::Kind::kConstant;
+}
+
+/// ConfigError where no key lies outside a window: then no head keeps more than another.
+void require_density(const MixerFigure& density) {
+  if (!density.seen())
+    fail<ConfigError>("no document is longer than the window, so gates have nothing to keep: give longer ones with "
+                      "--data SHARD");
 }
 
 }  // namespace
@@ -157,7 +161,9 @@ int eval_command(const EvalArguments& arguments) {
   if (controlled) {
     const EvalResult learned = evaluation.run(gates);
     if (learned.stopped) return 128 + stop_signal();
-    control = GateControl::matching(control_kind(arguments.gate_control), learned.mixers.figure(kKvDensity), 1);
+    const MixerFigure& density = learned.mixers.figure(kKvDensity);
+    require_density(density);
+    control = GateControl::matching(control_kind(arguments.gate_control), density, 1);
     gates.control = &control;
   }
   const EvalResult result = evaluation.run(gates);
@@ -180,12 +186,11 @@ int recipe_hybrid_command(const HybridArguments& arguments) {
   if (!evaluation.has_learned_gates())
     fail<ConfigError>("a hybrid is made from a model with sp_kv layers; {} has none",
                       evaluation.loaded.checkpoint.string());
-  if (!evaluation.data.text)
-    fail<ConfigError>("the densities of heads are measured on text: give --data SHARD");
   install_stop_signals();
   const EvalResult result = evaluation.run({});
   if (result.stopped) return 128 + stop_signal();
   const MixerFigure& density = result.mixers.figure(kKvDensity);
+  require_density(density);
   const Recipe hybrid =
       hybrid_recipe(evaluation.loaded.recipe, density, arguments.global_heads);
   double covered = 0, all = 0;
@@ -222,14 +227,18 @@ int generate_command(const GenerateArguments& arguments) {
     fail<ConfigError>("--tokens: expected at least 1, got {}", arguments.tokens);
   const LoadedModel loaded = load_model(arguments.checkpoint);
   install_stop_signals();
-  fmt::print("{}", arguments.prompt);
-  std::fflush(stdout);
+  bool begun = false;
+  const auto begin = [&] {  // when prompt and options have proved good
+    if (!std::exchange(begun, true)) fmt::print("{}", arguments.prompt);
+  };
   const GenerateResult result = generate(*loaded.model, *loaded.tokenizer, arguments.prompt,
-                                         options, [](const std::string& text) {
+                                         options, [&](const std::string& text) {
+                                           begin();
                                            fmt::print("{}", text);
                                            std::fflush(stdout);
                                            return stop_signal() == 0;
                                          });
+  begin();
   fmt::print("\n");
   std::fflush(stdout);  // before the log line on stderr
   const auto made = static_cast<double>(result.tokens.size());

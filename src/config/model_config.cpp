@@ -16,6 +16,12 @@ const std::string& ModelConfig::mixer_name_of_layer(int64_t layer) const {
   return schedule[static_cast<size_t>(layer) % schedule.size()];
 }
 
+bool ModelConfig::has_learned_gates() const {
+  for (int64_t layer = 0; layer < num_layers; ++layer)
+    if (mixer_of_layer(layer).has_learned_gates()) return true;
+  return false;
+}
+
 const MixerConfig& ModelConfig::mixer_of_layer(int64_t layer) const {
   const std::string& name = mixer_name_of_layer(layer);
   const auto found = mixers.find(name);

@@ -124,6 +124,8 @@ struct ModelConfig {
 
   /// The mixer of layer 0 <= layer < num_layers; ConfigError if the schedule does not name one.
   const MixerConfig& mixer_of_layer(int64_t layer) const;
+  /// Whether some layer's mixer has.
+  bool has_learned_gates() const;
   /// The key of that mixer in `mixers`.
   const std::string& mixer_name_of_layer(int64_t layer) const;
   int64_t resolved_head_dim() const;      // channels per head

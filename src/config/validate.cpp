@@ -146,7 +146,7 @@ std::vector<std::string> self_pruned_mixers(const ModelConfig& model) {
 
 /// A window that is longer than every sequence hides nothing.
 bool window_is_idle(const MixerConfig& mixer, const Recipe& r) {
-  return mixer.window > r.data.seq_tokens && mixer.kind != "sp_kv";
+  return mixer.window > r.data.seq_tokens && !mixer.has_learned_gates();  // those have a rule of their own
 }
 
 void check_windows(const Recipe& r, Rules& rules) {

@@ -17,7 +17,7 @@ inline constexpr const char* kCacheFraction = "cache_fraction";
 
 struct GateControl;
 
-/// Anything but training is hard.
+/// The default is what a trained model does: hard gates at the mixer's own threshold.
 struct GatePhase {
   GateMode mode = GateMode::kHard;
   double alpha = 1;                  // kAnneal only

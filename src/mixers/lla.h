@@ -20,7 +20,7 @@ class LlaMixer final : public TokenMixer {
   /// Covariances merge across shards like sums of weights, but keys and values of a whole head are
   /// simpler to gather.
   ContextParallelClass context_parallel_class() const override {
-    return mask_.window > 0 ? ContextParallelClass::kHalo : ContextParallelClass::kSequential;
+    return mask_.window > 0 ? ContextParallelClass::kHalo : ContextParallelClass::kLogSumExp;
   }
 
  private:

@@ -146,16 +146,14 @@ EvalResult evaluate(const Decoder& model, const ValidData& data, int64_t sequenc
     result.loss = loss / static_cast<double>(targets);
   }
   result.seconds = timer.seconds();
-  const auto& mixers = model.config().mixers;
-  const bool learned = std::any_of(mixers.begin(), mixers.end(), [](const auto& mixer) {
-    return mixer.second.has_learned_gates();
-  });
+  const bool learned = model.config().has_learned_gates();
   const bool own = gates.mode == GateMode::kHard && !gates.threshold && gates.control == nullptr;
   if (!learned || !own || result.stopped) return result;
   GatePhase soft = gates;
   soft.mode = GateMode::kSoft;
-  if (const EvalResult again = evaluate(model, data, sequences, stop, progress, team, soft); !again.stopped)
-    result.soft_loss = again.loss;
+  const EvalResult again = evaluate(model, data, sequences, stop, progress, team, soft);
+  if (again.stopped) result.stopped = true;
+  else result.soft_loss = again.loss;
   return result;
 }
 

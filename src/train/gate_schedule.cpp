@@ -26,10 +26,7 @@ GatePhase gate_phase(const Recipe& recipe, int64_t step) {
 }
 
 std::vector<GatePhase> gate_phases(const Recipe& recipe) {
-  const auto& mixers = recipe.model.mixers;
-  if (std::none_of(mixers.begin(), mixers.end(),
-                   [](const auto& mixer) { return mixer.second.has_learned_gates(); }))
-    return {GatePhase{}};
+  if (!recipe.model.has_learned_gates()) return {GatePhase{}};
   const ScheduleConfig& schedule = recipe.schedule;
   const int64_t soft = schedule.gates.resolved_soft_steps(schedule.steps);
   const int64_t hard = soft + schedule.gates.resolved_anneal_steps(schedule.steps);

@@ -47,6 +47,15 @@ Recipe hybrid_recipe(const Recipe& recipe, const MixerFigure& density, int64_t g
         name += fmt::format("_heads_{}", fmt::join(heads, "_"));
       }
     }
+    // The recipe may have a mixer of that name already.
+    const auto is_taken = [&](const std::string& by) {
+      const auto differs = [&](const std::map<std::string, MixerConfig>& mixers) {
+        const auto found = mixers.find(by);
+        return found != mixers.end() && found->second != mixer;
+      };
+      return differs(recipe.model.mixers) || differs(model.mixers);
+    };
+    while (is_taken(name)) name += "_";
     model.mixers[name] = mixer;
     model.schedule.push_back(name);
   }
@@ -54,11 +63,20 @@ Recipe hybrid_recipe(const Recipe& recipe, const MixerFigure& density, int64_t g
   const auto of_predictor = [](const std::string& pattern) {
     return pattern.find("utility") != std::string::npos;
   };
-  std::erase_if(hybrid.optim.groups,
-                [&](const ParamGroupConfig& group) { return of_predictor(group.pattern); });
+  // Without its predictor a model that learned nothing else would learn nothing: it learns all.
+  const bool predictor_alone = std::any_of(
+      hybrid.optim.groups.begin(), hybrid.optim.groups.end(),
+      [&](const ParamGroupConfig& group) { return of_predictor(group.pattern) && !group.freeze; });
+  std::erase_if(hybrid.optim.groups, [&](const ParamGroupConfig& group) {
+    return of_predictor(group.pattern) || (predictor_alone && group.freeze && group.pattern == "*");
+  });
+  // Weights to start from may hold a predictor, unless they were said to hold none.
+  if (!hybrid.init.path.empty() && std::none_of(hybrid.init.fresh.begin(), hybrid.init.fresh.end(), of_predictor))
+    hybrid.init.ignore.push_back("*.utility.*");
   std::erase_if(hybrid.init.fresh, of_predictor);
-  hybrid.run.name += "_hybrid";
-  if (!hybrid.run.out_dir.empty()) hybrid.run.out_dir += "_hybrid";  // the old one holds checkpoints
+  const std::string suffix = fmt::format("_hybrid_{}", global_heads);
+  hybrid.run.name += suffix;
+  if (!hybrid.run.out_dir.empty()) hybrid.run.out_dir += suffix;  // the old one holds checkpoints
   return hybrid;
 }
 

@@ -8,6 +8,7 @@
 #include "checkpoint/model_weights.h"
 #include "checkpoint/training_state.h"
 #include "config/load.h"
+#include "train/gate_schedule.h"
 
 namespace lh {
 namespace fs = std::filesystem;
@@ -130,6 +131,30 @@ void check_model(const TrainingStateFile& state, const RunParts& parts, const fs
                   file.string(), problems);
 }
 
+/// What another recipe than the checkpoint's changes without a word: a mixer of the same parameters, which is said, and
+/// gates that would open again after they have closed, which is refused: their predictor has learned nothing since.
+void check_recipe(const fs::path& folder, const RunParts& parts, int64_t step) {
+  const Recipe& now = parts.recipe;
+  const Recipe saved = load_recipe(folder / "recipe.yaml", {});
+  for (const auto& [name, mixer] : now.model.mixers) {
+    const auto old = saved.model.mixers.find(name);
+    if (old != saved.model.mixers.end() && old->second != mixer)
+      log_warn("[resume] model.mixers.{} is not as in {}", name, (folder / "recipe.yaml").string());
+  }
+  if (step == 0 || !now.model.has_learned_gates() || !saved.model.has_learned_gates()) return;
+  const auto place = [](const GatePhase& phase) {
+    return phase.learns() ? 0 : phase.mode == GateMode::kAnneal ? 1 : 2;
+  };
+  static constexpr const char* kNames[] = {"soft", "annealed", "hard"};
+  const int was = place(gate_phase(saved, step - 1)), is = place(gate_phase(now, step));
+  if (is >= was) return;
+  const GateScheduleConfig& gates = saved.schedule.gates;
+  fail<ConfigError>("{}: its gates were {} at step {} and would be {} again: to go on set schedule.gates.soft_steps={} "
+                    "and schedule.gates.anneal_steps={}, as it had them, or start another run with init.path",
+                    folder.string(), kNames[was], step, kNames[is],
+                    gates.resolved_soft_steps(saved.schedule.steps), gates.resolved_anneal_steps(saved.schedule.steps));
+}
+
 OpenRun open_run(const fs::path& folder, const RunParts& parts) {
   const fs::path file = folder / "state.h5";
   OpenRun run{std::make_unique<TrainingStateFile>(file), {}, 0};
@@ -150,6 +175,7 @@ OpenRun open_run(const fs::path& folder, const RunParts& parts) {
   run.progress.evaluated_step = number<int64_t>(state, "evaluated_step", file);
   run.optimizer_steps = number<int64_t>(state, "optimizer_steps", file);
   check_model(state, parts, file);
+  check_recipe(folder, parts, run.progress.step);
   state.check(run_tensors(parts));
   return run;
 }

@@ -16,9 +16,13 @@ double figure(const std::string& output, const std::string& name) {
 }
 
 /// Trained so fast that one head's gates close while the other's stay open.
+std::vector<std::string> gates_command(const Workspace& w) {
+  return w.train("run", {"--set", "run.device=cpu", "--set", "model.mixers.full={kind: sp_kv, window: 16}",
+                         "--set", "optim.groups=[{pattern: '*.utility.*', lr_multiplier: 30}]"});
+}
+
 Outcome train_gates(const Workspace& w) {
-  return w.run(w.train("run", {"--set", "run.device=cpu", "--set", "model.mixers.full={kind: sp_kv, window: 16}",
-                               "--set", "optim.groups=[{pattern: '*.utility.*', lr_multiplier: 30}]"}));
+  return w.run(gates_command(w));
 }
 
 TEST_CASE("thresholds and controls of gates are chosen when a model is evaluated") {
@@ -55,6 +59,29 @@ TEST_CASE("thresholds and controls of gates are chosen when a model is evaluated
     CHECK(wrong.code == 2);
     CHECK_MESSAGE(wrong.output.find(expected) != std::string::npos, wrong.output);
   }
+}
+
+TEST_CASE("a longer schedule does not open gates again that were hard, unless it keeps their steps") {
+  const Workspace w;
+  const Outcome trained = train_gates(w);
+  REQUIRE_MESSAGE(trained.code == 0, trained.output);
+  const auto longer = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = gates_command(w);
+    words.push_back("--resume");
+    words.insert(words.end(), more.begin(), more.end());
+    return w.run(words);
+  };
+  const Outcome again = longer({"--set", "schedule.steps=40"});
+  INFO(again.output);
+  CHECK(again.code == 2);
+  CHECK(again.output.find("its gates were hard at step ") != std::string::npos);
+  const size_t at = again.output.find("schedule.gates.soft_steps=");
+  REQUIRE(at != std::string::npos);
+  const std::string soft = again.output.substr(at, again.output.find(' ', at) - at);
+  const size_t then = again.output.find("schedule.gates.anneal_steps=");
+  const std::string anneal = again.output.substr(then, again.output.find(',', then) - then);
+  const Outcome kept = longer({"--set", "schedule.steps=40", "--set", soft, "--set", anneal});
+  CHECK_MESSAGE(kept.code == 0, kept.output);
 }
 
 TEST_CASE("a hybrid recipe gives the densest heads every key and trains") {

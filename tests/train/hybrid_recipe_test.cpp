@@ -58,9 +58,35 @@ TEST_CASE("the densest heads become global, layers take the simplest mixer, the 
   CHECK(mixers.at("local") == recipe.model.mixers.at("local"));
   REQUIRE(hybrid.optim.groups.size() == 1);
   CHECK(hybrid.optim.groups[0].pattern == "*.norm.*");
-  CHECK(hybrid.run.name == "pruned_hybrid");
-  CHECK(hybrid.run.out_dir == "here_hybrid");
+  CHECK(hybrid.run.name == "pruned_hybrid_3");
+  CHECK(hybrid.run.out_dir == "here_hybrid_3");
   CHECK(parse(dump_recipe(hybrid)) == hybrid);  // which validates it
+}
+
+TEST_CASE("a name that another mixer has is not taken from it") {
+  Recipe recipe = parse(kRecipe);
+  recipe.model.mixers["pruned_local"] = recipe.model.mixers.at("local");  // of window 8
+  recipe.model.schedule.back() = "pruned_local";
+  const Recipe hybrid = hybrid_recipe(recipe, density(), 3);
+  CHECK(hybrid.model.schedule ==
+        std::vector<std::string>{"pruned_heads_1", "pruned_global", "pruned_local_", "pruned_local"});
+  CHECK(hybrid.model.mixers.at("pruned_local_").window == 32);
+  CHECK(hybrid.model.mixers.at("pruned_local").window == 8);
+}
+
+TEST_CASE("a hybrid of a model whose predictor alone learned learns all, and ignores the predictors of its origin") {
+  Recipe recipe = parse(kRecipe);
+  ParamGroupConfig all, predictor;
+  all.pattern = "*";
+  all.freeze = true;
+  predictor.pattern = "*.utility.*";
+  recipe.optim.groups = {all, predictor};
+  recipe.init.path = "runs/gated";
+  const Recipe hybrid = hybrid_recipe(recipe, density(), 3);
+  CHECK(hybrid.optim.groups.empty());
+  CHECK(hybrid.init.ignore == std::vector<std::string>{"*.utility.*"});
+  recipe.init.fresh = {"*.utility.*"};  // the origin had none
+  CHECK(hybrid_recipe(recipe, density(), 3).init.ignore.empty());
 }
 
 TEST_CASE("no head, all heads, and more than there are") {

@@ -31,6 +31,7 @@ TeamSetup setup_of(const std::string& optimizer, DType dtype = DType::kF64) {
   setup.recipe.data.tokenizer = "integers:60";
   setup.recipe.data.seq_tokens = 32;
   setup.recipe.schedule.batch_tokens = 256;
+  setup.recipe.schedule.steps = 10;
   setup.recipe.data.train = {
       {.path = "", .task = small_recall(), .weight = 1}};
   setup.recipe.model = setup.model;
