@@ -19,8 +19,6 @@
 namespace lh {
 namespace {
 
-constexpr int64_t kDefaultVocabulary = 50304;  // GPT-2's, rounded up to a multiple of 64
-
 std::vector<bench::Group> chosen_groups(const std::vector<std::string>& names) {
   const auto all = bench::groups();
   std::vector<std::string> known;

@@ -8,6 +8,9 @@
 
 namespace lh {
 
+/// Where a tokenizer's file is not there to ask: GPT-2's, rounded up to a multiple of 64.
+inline constexpr int64_t kDefaultVocabulary = 50304;
+
 struct TrainArguments {
   std::string recipe;
   std::vector<std::string> sets;

@@ -95,11 +95,11 @@ void print_assumptions(const Recipe& recipe, const RecipePlan& plan, const PlanA
 
 constexpr int64_t kMostProcesses = 100000;
 
-/// Of the recipe's tokenizer, if it needs no file; else that of GPT-2, rounded up as usual.
+/// Of the recipe's tokenizer, if it needs no file.
 int64_t vocabulary_of(const Recipe& recipe) {
   const std::string& name = recipe.data.tokenizer;
   const bool known = name == "bytes" || name.starts_with("integers:");
-  return known ? make_tokenizer(name)->vocab_size() : 50304;
+  return known ? make_tokenizer(name)->vocab_size() : kDefaultVocabulary;
 }
 
 int recipe_plan_command(const PlanArguments& arguments) {

@@ -35,6 +35,7 @@ TEST_CASE("every collective over NCCL on 2 to 4 processes equals a plain computa
             comm = job.world("test");
           } catch (const CommError& error) {  // a version that sees through the names of hosts
             if (std::string(error.what()).find("[nccl] start of the group") == std::string::npos) throw;
+            // NCCL refuses several ranks on one device in some versions; any other error fails the test.
             std::printf("SKIPPED: %d ranks on one GPU: %s\n", size, error.what());
             return;
           }

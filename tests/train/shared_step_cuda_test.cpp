@@ -23,7 +23,7 @@ TEST_CASE("sums on the second stream while backward runs change no bit of the tr
   if (gpu::device_count() > 1 || gpu::device_info(devices[0]).emulated) {
     devices[1].index = 1;
     ::setenv("FAKE_NCCL_LAG", "2", 1);
-  } else if (nccl_unavailable().empty()) {
+  } else if (nccl_unavailable().empty()) {  // which refuses two ranks of one process on one device
     MESSAGE("SKIPPED: NCCL wants a device for each rank, and there is one");
     return;
   }

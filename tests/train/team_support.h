@@ -12,7 +12,8 @@
 
 namespace lh::test {
 
-/// Calls function(team) on `size` threads, each with its device if given; throws the first exception of the lowest rank.
+/// Calls function(team) on `size` threads, each with its device if given; throws the first exception of the lowest
+/// rank.
 inline void on_teams(int size, const ParallelConfig& config,
                      const std::function<void(const Team&)>& function, std::span<const Device> devices = {}) {
   const std::shared_ptr<Store> store = make_memory_store();
@@ -22,11 +23,8 @@ inline void on_teams(int size, const ParallelConfig& config,
     for (int rank = 0; rank < size; ++rank)
       threads.emplace_back([&, rank] {
         try {
-          PeerPlace place;
-          place.rank = rank;
-          place.size = size;
-          if (!devices.empty()) place.device = devices[static_cast<size_t>(rank)];
-          const Team team(std::make_unique<Peers>(place, loopback(), store), config);
+          const Device device = devices.empty() ? kCpuDevice : devices[static_cast<size_t>(rank)];
+          const Team team(std::make_unique<Peers>(place_of(rank, size, device), loopback(), store), config);
           function(team);
         } catch (...) {
           failures[static_cast<size_t>(rank)] = std::current_exception();
